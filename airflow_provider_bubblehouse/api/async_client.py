@@ -1,0 +1,86 @@
+"""The client's twin over httpx, for triggers: the same call, the same classifier, without blocking the event loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from airflow_provider_bubblehouse.api.connection import (
+    CONNECT_TIMEOUT,
+    HEADERS,
+    MAX_ANSWER_BYTES,
+    ShopConnection,
+    unusable_address,
+)
+from airflow_provider_bubblehouse.exceptions import Answer, classify
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import TracebackType
+
+    from airflow_provider_bubblehouse.api.tokens import Tokens
+
+
+class BearerAuth(httpx.Auth):
+    """Sets the token on each request."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = f"Bearer {self._tokens.current()}"
+        yield request
+
+
+class AsyncClient:
+    """
+    Calls one shop's API; an async context manager.
+
+    :param connection: where the API is and how to be let in.
+    """
+
+    def __init__(self, connection: ShopConnection) -> None:
+        self._connection = connection
+        self._client = httpx.AsyncClient(
+            auth=BearerAuth(connection.tokens),
+            headers=HEADERS,
+            timeout=httpx.Timeout(connection.read_timeout, connect=CONNECT_TIMEOUT),
+            follow_redirects=False,
+        )
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def call(self, function: str, body: bytes) -> dict[str, Any]:
+        """
+        Make exactly one POST; parameters, result and errors as in ``client.Client.call``.
+
+        :param function: the function with its version, such as ``Status2``.
+        :param body: the JSON payload, encoded.
+        """
+        answer = await self._send(function, body)
+        error = classify(answer)
+        if error is not None:
+            raise error
+        return answer.document() or {}
+
+    async def _send(self, function: str, body: bytes) -> Answer:
+        status, retry_after, content = None, None, bytearray()
+        try:
+            async with self._client.stream("POST", self._connection.url(function), content=body) as response:
+                status, retry_after = response.status_code, response.headers.get("Retry-After")
+                async for piece in response.aiter_bytes():
+                    content += piece
+                    if len(content) > MAX_ANSWER_BYTES:
+                        break
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as fault:
+            raise unusable_address(fault) from None
+        except (httpx.HTTPError, OSError) as fault:
+            return Answer(function=function, status=status, body=bytes(content), retry_after=retry_after, fault=fault)
+        return Answer(function=function, status=status, body=bytes(content), retry_after=retry_after)

@@ -1,0 +1,128 @@
+"""One call to the API over requests, for workers. It never sends anything twice: attempts are the push's matter."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import requests
+from requests.auth import AuthBase
+from urllib3.exceptions import HTTPError
+
+from airflow_provider_bubblehouse.api.connection import (
+    CONNECT_TIMEOUT,
+    HEADERS,
+    MAX_ANSWER_BYTES,
+    ShopConnection,
+    unusable_address,
+)
+from airflow_provider_bubblehouse.exceptions import Answer, BubblehousePermanentError, classify
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from airflow_provider_bubblehouse.api.tokens import Tokens
+
+log = logging.getLogger(__name__)
+
+
+class BearerAuth(AuthBase):
+    """
+    Sets the token as requests' own kind of authentication.
+
+    In a headers dict it would be replaced where a ``.netrc`` names the host, and would show in whatever prints headers.
+    """
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._tokens.current()}"
+        return request
+
+
+class Client:
+    """
+    Calls one shop's API over one session; a context manager. Not for use by two threads at once.
+
+    :param connection: where the API is and how to be let in.
+    """
+
+    def __init__(self, connection: ShopConnection) -> None:
+        self._connection = connection
+        self._session = requests.Session()
+        self._session.headers.update(HEADERS)
+        self._session.auth = BearerAuth(connection.tokens)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the session and its sockets."""
+        self._session.close()
+
+    def call(self, function: str, body: bytes, *, debug: bool = False) -> dict[str, Any]:
+        """
+        Make exactly one POST.
+
+        :param function: the function with its version, such as ``UpdateCustomers3``.
+        :param body: the JSON payload, encoded.
+        :param debug: whether the payload asks for ``debug``; the API's own message to an error is then logged.
+        :return: the JSON object of the answer.
+        :raises BubblehouseError: the class says what the answer means (see ``exceptions``).
+        """
+        if debug:
+            require_debug_allowed(self._connection)
+        answer = self._send(function, body)
+        error = classify(answer)
+        if error is not None:
+            if debug:
+                log_api_message(answer)
+            raise error
+        return answer.document() or {}
+
+    def _send(self, function: str, body: bytes) -> Answer:
+        status, retry_after, content = None, None, bytearray()
+        try:
+            with self._session.post(
+                self._connection.url(function),
+                data=body,
+                timeout=(CONNECT_TIMEOUT, self._connection.read_timeout),
+                allow_redirects=False,
+                stream=True,  # so that the status is known even where the body is cut off
+            ) as response:
+                status, retry_after = response.status_code, response.headers.get("Retry-After")
+                for piece in response.iter_content(64 * 1024):
+                    content += piece
+                    if len(content) > MAX_ANSWER_BYTES:
+                        break
+        except (requests.RequestException, HTTPError, OSError) as fault:
+            if isinstance(fault, ValueError):  # requests' mark of an address that cannot be called at all
+                raise unusable_address(fault) from None
+            return Answer(function=function, status=status, body=bytes(content), retry_after=retry_after, fault=fault)
+        return Answer(function=function, status=status, body=bytes(content), retry_after=retry_after)
+
+
+def require_debug_allowed(connection: ShopConnection) -> None:
+    """
+    Refuse ``debug`` where the connection does not allow it: the API wants it never used in production.
+
+    :raises BubblehousePermanentError: if the connection has no ``allow_debug``.
+    """
+    if not connection.allow_debug:
+        raise BubblehousePermanentError(
+            "debug is for development only and this Airflow connection does not allow it; set its allow_debug, "
+            "or leave debug out."
+        )
+
+
+def log_api_message(answer: Answer) -> None:
+    """Log the API's own words, which may quote a customer: for calls with ``debug`` only."""
+    message = (answer.document() or {}).get("message")
+    if message:
+        log.warning("Bubblehouse says of %s: %s", answer.function, message)

@@ -1,0 +1,84 @@
+"""What Airflow reads of this package before it imports anything else of it. A mistake here stops all of Airflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def get_provider_info() -> dict[str, Any]:
+    """
+    Return the provider's entry: its connection type with its form, and its modules.
+
+    Airflow 3.2 and later make the form from ``conn-fields`` and ``ui-field-behaviour``; earlier ones from the hook's
+    methods, which read them here.
+    """
+    return {
+        "package-name": "airflow-provider-bubblehouse",
+        "name": "Bubblehouse",
+        "description": "Pushes customers to the loyalty programs of `Bubblehouse <https://www.bubblehouse.com/>`__.",
+        "integrations": [
+            {
+                "integration-name": "Bubblehouse",
+                "external-doc-url": "https://app.bubblehouse.com/apidocs/",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [
+            {
+                "integration-name": "Bubblehouse",
+                "python-modules": ["airflow_provider_bubblehouse.hooks.bubblehouse"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": "Bubblehouse",
+                "python-modules": ["airflow_provider_bubblehouse.operators.customers"],
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "bubblehouse",
+                "hook-class-name": "airflow_provider_bubblehouse.hooks.bubblehouse.BubblehouseHook",
+                "hook-name": "Bubblehouse",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "port"],
+                    "relabeling": {"login": "Shop slug", "password": "Shop token", "host": "API host"},
+                    "placeholders": {
+                        "login": "my-shop: the word after the version in the URL of your API calls",
+                        "password": "as issued in the API console; empty with Key ID and Shared Secret",
+                        "host": "app.bubblehouse.com, unless Bubblehouse named another host",
+                    },
+                },
+                "conn-fields": {
+                    "key_id": {
+                        "label": "Key ID",
+                        "description": "The KID beside a shared secret in Bubblehouse's API console. With it and the "
+                        "secret, short-lived tokens are made and no shop token is needed.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "shared_secret": {
+                        "label": "Shared Secret",
+                        "description": "The shared secret (base64) of that key, from Bubblehouse's API console.",
+                        "schema": {"type": ["string", "null"], "format": "password"},
+                    },
+                    "api_version": {
+                        "label": "API version",
+                        "description": "The version in the URL of Bubblehouse's API pages. Empty: v20230601.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "timeout": {
+                        "label": "Timeout (seconds)",
+                        "description": "How long to wait for the next piece of an answer. Empty: 60. "
+                        "Not a setting of Bubblehouse's.",
+                        "schema": {"type": ["integer", "null"], "minimum": 1},
+                    },
+                    "allow_debug": {
+                        "label": "Allow debug calls",
+                        "description": "Lets tasks use debug=True, which Bubblehouse wants kept out of production. "
+                        "Not a setting of Bubblehouse's.",
+                        "schema": {"type": ["boolean", "null"]},
+                    },
+                },
+            }
+        ],
+    }

@@ -1,0 +1,189 @@
+"""The hook: from an Airflow connection to calls of the Bubblehouse API, one call at a time."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_bubblehouse.get_provider_info import get_provider_info
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from airflow_provider_bubblehouse.api.client import Client
+    from airflow_provider_bubblehouse.api.connection import ShopConnection
+
+
+class BubblehouseHook(BaseHook):
+    """
+    Calls the Bubblehouse API with the token of an Airflow connection.
+
+    Each method makes exactly one call and raises a ``BubblehouseError`` whose class says what the answer means: a
+    ``BubblehouseTransientError`` is to be retried with the same data, a ``BubblehousePermanentError`` never is. Retries
+    are the task's matter (``retries=``), or the operators', which try a batch several times themselves.
+
+    :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``.
+    """
+
+    conn_name_attr = "bubblehouse_conn_id"
+    default_conn_name = "bubblehouse_default"
+    conn_type = "bubblehouse"
+    hook_name = "Bubblehouse"
+
+    def __init__(self, bubblehouse_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.bubblehouse_conn_id = bubblehouse_conn_id
+
+    @cached_property
+    def connection(self) -> ShopConnection:
+        """
+        The connection's settings; its secrets are registered with Airflow's secrets masker.
+
+        :raises BubblehousePermanentError: if a field is missing or cannot be right.
+        """
+        from airflow.providers.common.compat.sdk import mask_secret
+
+        from airflow_provider_bubblehouse.api.connection import read_connection
+
+        stored = self.get_connection(self.bubblehouse_conn_id)
+        return read_connection(
+            login=stored.login,
+            password=stored.password,
+            host=stored.host,
+            port=stored.port,
+            extra=stored.extra_dejson,
+            mask=mask_secret,
+        )
+
+    @cached_property
+    def client(self) -> Client:
+        """The client that makes the calls; it keeps its HTTP connection open between them."""
+        from airflow_provider_bubblehouse.api.client import Client
+
+        return Client(self.connection)
+
+    def get_conn(self) -> Client:
+        """Return the client that makes the calls."""
+        return self.client
+
+    def call(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Make exactly one call (https://app.bubblehouse.com/apidocs/calling/rpc).
+
+        :param function: the function with its version, such as ``Status2``.
+        :param payload: its input, of JSON's types.
+        :return: its output.
+        :raises BubblehouseError: the class says what the answer means.
+        """
+        import msgspec
+
+        return self.client.call(function, msgspec.json.encode(payload), debug=payload.get("debug") is True)
+
+    def status(self) -> dict[str, Any]:
+        """
+        See whether the API answers and accepts the token (https://app.bubblehouse.com/apidocs/apis/loyalty/Status2).
+
+        :raises BubblehousePermanentError: with status 401 if the token is not accepted.
+        :raises BubblehouseTransientError: if the API does not answer, or with a 5xx.
+        """
+        return self.call("Status2", {})
+
+    def get_customer(
+        self, *, shop_id: str | None = None, email: str | None = None, bubblehouse_id: str | None = None
+    ) -> dict[str, Any]:
+        """
+        Read one customer (https://app.bubblehouse.com/apidocs/apis/loyalty/CustomerDetails1).
+
+        At least one parameter must be given; a customer must match all that are.
+
+        :param shop_id: the customer's id in the shop, the ``id`` that it was pushed with.
+        :param email: its email.
+        :param bubblehouse_id: its id in Bubblehouse.
+        :return: the customer as Bubblehouse has it, in the fields of Customer2 and ``bh_id``.
+        :raises BubblehousePermanentError: with error id ``no_customers_match_customer_identity`` if there is none.
+        """
+        identity = {"shopid": shop_id, "email": email, "bhid": bubblehouse_id}
+        return self.call(
+            "CustomerDetails1", {"customer": {name: value for name, value in identity.items() if value is not None}}
+        )
+
+    def update_customers(
+        self, customers: Iterable[Mapping[str, Any]], *, timezone: str = "UTC", debug: bool = False
+    ) -> None:
+        """
+        Push customers in exactly one call (https://app.bubblehouse.com/apidocs/apis/order/UpdateCustomers3).
+
+        All are validated first, and none is sent if one is invalid. Without customers no call is made. For more than
+        a few hundred use ``UpdateCustomersOperator``, which cuts batches.
+
+        :param customers: mappings of the fields of Customer2.
+        :param timezone: the time zone of times without an offset.
+        :param debug: have the API process at once and refuse the call on any warning; for development only, and
+            only with ``allow_debug`` in the connection.
+        :raises BubblehousePermanentError: if a customer is invalid, before anything is sent.
+        :raises BubblehouseRejectedError: if the API refuses the data; it must not be pushed again.
+        :raises BubblehouseTransientError: if all of the data is to be pushed again.
+        """
+        from airflow_provider_bubblehouse.api.customers import (
+            CustomerNormaliser,
+            InvalidCustomerError,
+            encode_customer,
+        )
+        from airflow_provider_bubblehouse.exceptions import UPDATE_CUSTOMERS, BubblehousePermanentError
+        from airflow_provider_bubblehouse.push.batches import batch_of
+        from airflow_provider_bubblehouse.push.summary import InvalidRows
+
+        normaliser = CustomerNormaliser(timezone=timezone)
+        encoded, invalid = [], InvalidRows()
+        for row, customer in enumerate(customers, 1):
+            try:
+                encoded.append(encode_customer(normaliser.normalise(customer)))
+            except InvalidCustomerError as error:
+                invalid.add("", row, error)
+        if invalid.count:
+            raise BubblehousePermanentError(f"Customers are invalid and nothing was sent. {invalid}.")
+        if encoded:
+            self.client.call(UPDATE_CUSTOMERS, batch_of(encoded, debug=debug).body, debug=debug)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Call Status2 with the token, for the Test button; a token that is not accepted is told from a dead line."""
+        from airflow_provider_bubblehouse.exceptions import BubblehouseError
+
+        try:
+            self.status()
+        except BubblehouseError as error:
+            return False, str(error)
+        return True, f"Bubblehouse answers and accepts the token for {self.connection.shop}."
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return how the standard fields show, for the form of Airflow before 3.2."""
+        behaviour = _connection_type()["ui-field-behaviour"]
+        return {name.replace("-", "_"): value for name, value in behaviour.items()}
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the extra fields, for the form of Airflow before 3.2."""
+        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
+        from wtforms import BooleanField, IntegerField, PasswordField, StringField
+        from wtforms.validators import Optional
+
+        def widget(label: str, description: str, schema: Mapping[str, Any]) -> Any:
+            if schema.get("format") == "password":
+                return PasswordField(label, description=description, widget=BS3PasswordFieldWidget())
+            if "boolean" in schema["type"]:
+                return BooleanField(label, description=description)
+            if "integer" in schema["type"]:
+                return IntegerField(
+                    label, description=description, widget=BS3TextFieldWidget(), validators=[Optional()]
+                )
+            return StringField(label, description=description, widget=BS3TextFieldWidget())
+
+        return {name: widget(**field) for name, field in _connection_type()["conn-fields"].items()}
+
+
+def _connection_type() -> dict[str, Any]:
+    (connection_type,) = get_provider_info()["connection-types"]
+    return connection_type  # type: ignore[no-any-return]

@@ -1,0 +1,274 @@
+"""Operators that push customers to Bubblehouse: update them, or delete them."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
+from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
+from airflow_provider_bubblehouse.push.sources import FILE_FORMATS, FileSource, ListSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+
+    from airflow_provider_bubblehouse.push.sources import ColumnMap, Source
+
+DEFAULT_BATCH_SIZE = 500  # half of what the API recommends at most for orders, the only number it names
+DEFAULT_MAX_BATCH_BYTES = 1024 * 1024  # what common proxies take without being told
+DEFAULT_MAX_ATTEMPTS = 5
+DEFAULT_MAX_ATTEMPT_SECONDS = 300.0  # a longer outage is for the task's own retries, which hold no worker slot
+
+
+class CustomerRows(Sequence[Any]):
+    """
+    Rows whose text is their count: Airflow stores the text of a rendered field and shows it in its UI.
+
+    A plain ``Sequence``, because Airflow stores a ``list``, or a subclass of it, row by row.
+
+    :param rows: the rows.
+    """
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._rows[index]
+
+    def __repr__(self) -> str:
+        return f"{len(self)} customers"
+
+
+class _CustomersOperator(BaseOperator):
+    """What updating and deleting share: where the rows come from and how they travel."""
+
+    template_fields: Sequence[str] = ("bubblehouse_conn_id", "customers", "path")
+    ui_color = "#e8e1f5"
+
+    def __init__(
+        self,
+        *,
+        customers: Sequence[Mapping[str, Any]] | str | None = None,
+        path: str | os.PathLike[str] | ObjectStoragePath | None = None,
+        file_format: str = "auto",
+        column_map: ColumnMap | None = None,
+        bubblehouse_conn_id: str = BubblehouseHook.default_conn_name,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES,
+        max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+        max_attempt_seconds: float = DEFAULT_MAX_ATTEMPT_SECONDS,
+        dry_run: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if (customers is None) == (path is None):
+            raise BubblehousePermanentError("Give either customers or path: the rows come from one place.")
+        if file_format not in FILE_FORMATS:
+            raise BubblehousePermanentError(f"file_format must be one of {', '.join(FILE_FORMATS)}.")
+        for name, number, least in (
+            ("batch_size", batch_size, 1),
+            ("max_batch_bytes", max_batch_bytes, 1024),
+            ("max_attempts", max_attempts, 1),
+            ("max_attempt_seconds", max_attempt_seconds, 0),
+        ):
+            if number < least:
+                raise BubblehousePermanentError(f"{name} must be at least {least}.")
+        self.customers = customers
+        self.path = path
+        self.file_format = file_format
+        self.column_map = column_map
+        self.bubblehouse_conn_id = bubblehouse_conn_id
+        self.batch_size = batch_size
+        self.max_batch_bytes = max_batch_bytes
+        self.max_attempts = max_attempts
+        self.max_attempt_seconds = max_attempt_seconds
+        self.sends = not dry_run  # under its own name it would hide BaseOperator.dry_run, which the CLI calls
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Push the rows and return the summary, which goes to XCom."""
+        from airflow_provider_bubblehouse.push.attempts import Attempts
+        from airflow_provider_bubblehouse.push.push import Push
+
+        push = Push(
+            source=self._source(),
+            normalise=self._normalise(),
+            client=BubblehouseHook(self.bubblehouse_conn_id).get_conn() if self.sends else None,
+            attempts=Attempts(max_attempts=self.max_attempts, max_seconds=self.max_attempt_seconds),
+            batch_size=self.batch_size,
+            max_batch_bytes=self.max_batch_bytes,
+            **self._limits(),
+        )
+        try:
+            return push.run()
+        except BubblehouseTransientError as error:
+            task_instance = context.get("ti")
+            if task_instance is not None and task_instance.try_number > task_instance.max_tries:
+                error.args = (f"{error} This was the task's last try; set retries= to have this retried.",)
+            raise
+
+    @abstractmethod
+    def _normalise(self) -> Callable[[object], Mapping[str, Any]]:
+        """Return what turns a record into the customer to send."""
+
+    @abstractmethod
+    def _limits(self) -> dict[str, Any]:
+        """Return the parameters of ``Push`` that only this operator has."""
+
+    def _source(self) -> Source:
+        if self.path is None:
+            return ListSource(_rows(self.customers), column_map=self.column_map)
+        location = _location(self.path)
+        try:
+            filesystem = location.fs
+        except (ImportError, ValueError):
+            raise BubblehousePermanentError(
+                f"There is no file system for {location}; s3:// needs pip install 'airflow-provider-bubblehouse[s3]', "
+                "gs:// needs [gcs], others the provider of their own."
+            ) from None
+        return FileSource(filesystem, location.path, file_format=self.file_format, column_map=self.column_map)
+
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
+    ) -> None:
+        """
+        Render the fields, of ``customers`` only what is a template itself, and leave its rows out of what is stored.
+
+        A customer's own text is data: one who is named ``{{ 7*7 }}`` is not to be called 49. Mapped tasks come by here
+        only, not by ``render_template_fields``.
+        """
+        fields = set(template_fields)
+        if not isinstance(self.customers, str):
+            fields.discard("customers")
+            self.customers = _resolve(self.customers, context)
+        super()._do_render_template_fields(parent, fields, context, jinja_env, seen_oids)
+        if self.path is None:
+            self.customers = CustomerRows(_rows(self.customers))
+
+
+class UpdateCustomersOperator(_CustomersOperator):
+    """
+    Push new or changed customers to Bubblehouse.
+
+    Rows are validated, brought into the form of Customer2 and sent in batches
+    (https://app.bubblehouse.com/apidocs/apis/order/UpdateCustomers3). A 5xx or a network error is tried again inside
+    the task and then by the task's ``retries``; a 4xx fails the task at once, without a retry.
+
+    The result is a summary without any row: ``read``, ``invalid``, ``accepted``, ``rejected``, ``unsent`` (``read`` is
+    the sum of the other four), ``batches``, ``calls``, ``retries``, ``seconds``.
+
+    :param customers: the rows: a list of dicts with the fields of Customer2, an XComArg that gives one, or a template
+        that renders to it as JSON. Not together with ``path``. A literal list becomes part of the serialized DAG, with
+        all it holds: for demos only. (templated)
+    :param path: a file of rows: a local path, or one in an object store such as ``s3://conn_id@bucket/key.csv``; a
+        glob, unless a file of exactly that name exists. ``.gz`` is decompressed. (templated)
+    :param file_format: ``jsonl``, ``json`` (an array of objects), ``csv`` or ``parquet``; ``auto`` goes by the suffix.
+    :param column_map: column or field of the source to field of Customer2, such as ``{"CustomerId": "id", "City":
+        "extras.city"}``. Exactly these are sent. Without it each goes under its own name.
+    :param timezone: the time zone of times without an offset.
+    :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``. (templated)
+    :param batch_size: how many customers a call has at most. The API names 1000 for orders and nothing for customers.
+    :param max_batch_bytes: how many bytes a call's body has at most; a row beyond it is invalid.
+    :param max_attempts: how many times a batch is sent at most within one try of the task.
+    :param max_attempt_seconds: no wait between them is begun that would end later than this after the first.
+    :param on_invalid: ``fail`` validates the whole source before the first call and refuses it whole if a row is
+        invalid; ``skip`` sends the others and reports the invalid rows.
+    :param debug: have the API process at once and refuse the call on any warning. For development only: the connection
+        must have ``allow_debug``, the source at most one batch.
+    :param dry_run: read, validate and cut batches, but call nothing; no connection is needed.
+    :raises BubblehouseTransientError: if a batch did not get through; Airflow retries the task.
+    :raises BubblehouseRejectedError: if the API refused a batch; Airflow does not retry.
+    :raises BubblehousePermanentError: for anything else that a retry cannot help.
+    """
+
+    def __init__(self, *, timezone: str = "UTC", on_invalid: str = "fail", debug: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if on_invalid not in ("fail", "skip"):
+            raise BubblehousePermanentError("on_invalid must be fail or skip.")
+        self.timezone = timezone
+        self.on_invalid = on_invalid
+        self.debug = debug
+
+    def _normalise(self) -> Callable[[object], Mapping[str, Any]]:
+        from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
+
+        return CustomerNormaliser(timezone=self.timezone).normalise
+
+    def _limits(self) -> dict[str, Any]:
+        return {"skip_invalid": self.on_invalid == "skip", "debug": self.debug}
+
+
+class DeleteCustomersOperator(_CustomersOperator):
+    """
+    Delete customers from Bubblehouse, by pushing them with ``"deleted": true`` (there is no call of its own for it).
+
+    Of each row only its ``id``, or else its ``email``, is sent. The whole source is validated before the first call,
+    and refused if a row is invalid or says ``"deleted": false``. Parameters, result and errors that are not named here
+    are those of ``UpdateCustomersOperator``.
+
+    :param max_customers: a source with more rows is refused before anything is sent: deletion is not undone by the
+        next run, so say how many you mean.
+    """
+
+    def __init__(self, *, max_customers: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if max_customers < 1:
+            raise BubblehousePermanentError("max_customers must be at least 1.")
+        self.max_customers = max_customers
+
+    def _normalise(self) -> Callable[[object], Mapping[str, Any]]:
+        from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
+
+        return CustomerNormaliser().normalise_deletion
+
+    def _limits(self) -> dict[str, Any]:
+        return {"max_customers": self.max_customers}
+
+
+def _rows(value: Any) -> Sequence[Any]:
+    """Return rendered ``customers`` as rows; a template renders to text."""
+    if isinstance(value, str):
+        import msgspec
+
+        try:
+            value = msgspec.json.decode(value)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            raise BubblehousePermanentError(
+                "customers is text that is not JSON; end its template with | tojson, or pass the task's output itself."
+            ) from None
+    if value is None:
+        raise BubblehousePermanentError("customers is None; did the task before return its list?")
+    if isinstance(value, Mapping | str) or not isinstance(value, Sequence):
+        raise BubblehousePermanentError("customers must be a list of objects, one for each customer.")
+    return value
+
+
+def _resolve(value: Any, context: Any) -> Any:
+    """Replace XComArgs by what they stand for, also inside a list, and render nothing."""
+    if isinstance(value, list | tuple):
+        return [_resolve(inner, context) for inner in value]
+    if isinstance(value, dict):
+        return {name: _resolve(inner, context) for name, inner in value.items()}
+    resolve = getattr(value, "resolve", None)
+    return value if resolve is None or isinstance(value, os.PathLike) else resolve(context)
+
+
+def _location(path: Any) -> ObjectStoragePath:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    if isinstance(path, ObjectStoragePath):
+        return path
+    text = os.fspath(path)
+    if "://" not in text:
+        return ObjectStoragePath(os.path.abspath(text))
+    if "?" in text:
+        raise BubblehousePermanentError("path is a URL, where ? does not match a character; use * or [...] instead.")
+    return ObjectStoragePath(text)

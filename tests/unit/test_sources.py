@@ -1,0 +1,285 @@
+"""Files of every format give the same rows; what is wrong with a file is said by file and row."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
+from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
+from airflow_provider_bubblehouse.push.sources import FileSource, ListSource
+
+LOCAL = fsspec.filesystem("file")
+ROWS = [{"id": "1", "first_name": "Luís"}, {"id": "2", "first_name": "Léa"}]
+
+
+def source(path, **kwargs) -> FileSource:
+    return FileSource(LOCAL, str(path), **kwargs)
+
+
+def rows(source) -> list[object]:
+    return [record for chunk in source.chunks() for record in chunk.records]
+
+
+def written(folder, name: str, content: bytes):
+    path = folder / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return path
+
+
+JSONL = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in ROWS)
+JSON = json.dumps(ROWS, indent=1).encode()
+CSV = "id,first_name\n1,Luís\n2,Léa\n".encode()
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", JSONL),
+        ("a.ndjson", JSONL),
+        ("a.JSONL", JSONL),
+        ("a.jsonl.gz", JSONL),
+        ("bom.jsonl", BOM + JSONL),
+        ("crlf.jsonl", JSONL.replace(b"\n", b"\r\n")),
+        ("blank.jsonl", b"\n\n" + JSONL.replace(b"\n", b"\n \n")),
+        ("cut.jsonl", JSONL.rstrip()),
+        ("a.json", JSON),
+        ("a.json.gz", JSON),
+        ("bom.json", BOM + JSON),
+        ("crlf.json", JSON.replace(b"\n", b"\r\n")),
+        ("a.csv", CSV),
+        ("a.csv.gz", CSV),
+        ("bom.csv", BOM + CSV),
+        ("crlf.csv", CSV.replace(b"\n", b"\r\n")),
+        ("mac.csv", CSV.replace(b"\n", b"\r")),
+        ("blank.csv", b"\n" + CSV.replace(b"\n", b"\n\n")),
+        ("cut.csv", CSV.rstrip()),
+        ("quoted.csv", b'"id","first_name"\n"1","Lu\xc3\xads"\n"2",L\xc3\xa9a\n'),
+    ],
+)
+def test_text_files_give_their_rows_whatever_their_line_ends(tmp_path, name, content):
+    assert rows(source(written(tmp_path, name, content))) == ROWS
+
+
+def test_parquet_gives_its_rows(tmp_path):
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    assert rows(source(tmp_path / "a.parquet")) == ROWS
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet", "a.jsonl.gz"])
+def test_a_file_without_bytes_has_no_rows(tmp_path, name):
+    assert rows(source(written(tmp_path, name, b""))) == []
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.json", b" [ ] \n"), ("a.csv", b"id,email\n"), ("a.jsonl", b"\n\n")])
+def test_a_file_without_rows_has_no_rows(tmp_path, name, content):
+    assert rows(source(written(tmp_path, name, content))) == []
+
+
+def test_rows_are_numbered_in_their_file_and_come_in_chunks(tmp_path):
+    for name in ("b.jsonl", "a.jsonl"):
+        written(tmp_path, name, b'{"id": 1}\n' * 2500)
+    seen = [(chunk.file[-7:], chunk.first_row, len(chunk.records)) for chunk in source(tmp_path / "*.jsonl").chunks()]
+    assert seen == [
+        (name, first, count)
+        for name in ("a.jsonl", "b.jsonl")
+        for first, count in ((1, 1000), (1001, 1000), (2001, 500))
+    ]
+
+
+def test_long_rows_cross_the_blocks_they_are_read_in(tmp_path):
+    long = [{"id": str(number), "first_name": "é" * 300_000} for number in range(5)]
+    content = {
+        "a.json": json.dumps(long, ensure_ascii=False).encode(),
+        "a.jsonl": b"\n".join(json.dumps(row, ensure_ascii=False).encode() for row in long),
+    }
+    for name, text in content.items():
+        assert rows(source(written(tmp_path, name, text))) == long
+
+
+def test_a_json_array_needs_not_fit_in_memory_nor_a_value_in_a_block(tmp_path):
+    many = [{"id": str(number), "extras": {"text": '}],"\\' * 5}} for number in range(20_000)]
+    assert rows(source(written(tmp_path, "a.json", json.dumps(many).encode()))) == many
+
+
+def test_a_file_of_exactly_that_name_goes_before_a_glob(tmp_path):
+    written(tmp_path, "a[1].csv", CSV)
+    written(tmp_path, "a1.csv", b"id\n9\n")
+    assert rows(source(tmp_path / "a[1].csv")) == ROWS
+
+
+def test_cells_become_what_their_field_is_and_empty_ones_are_absent(tmp_path):
+    content = (
+        "id,email,deleted,order_count,tags,extras,total_spent,tier\n"
+        '1,,true,3,"[""vip"", ""x""]","{""a"": 1}",5,gold\n'
+        "2,b@example.com,,,,,,\n"
+    ).encode()
+    assert rows(source(written(tmp_path, "a.csv", content))) == [
+        {
+            "id": "1",
+            "deleted": True,
+            "order_count": 3,
+            "tags": ["vip", "x"],
+            "extras": {"a": 1},
+            "total_spent": "5",
+            "tier": "gold",
+        },  # noqa: E501
+        {"id": "2", "email": "b@example.com"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "cell"),
+    [
+        ("deleted", "True"),
+        ("deleted", "1"),
+        ("optin", "yes"),
+        ("order_count", "3.0"),
+        ("order_count", "-1"),
+        ("order_count", "٣"),
+        ("order_count", "9" * 5000),
+        ("tags", "gold"),
+        ("tags", "{}"),
+        ("extras", "[1]"),
+        ("extras", "[" * 100_000),
+    ],
+)
+def test_a_cell_that_is_not_of_its_fields_type_is_a_fault_of_its_row(tmp_path, field, cell):
+    (record,) = rows(source(written(tmp_path, "a.csv", f"id,{field}\n1,{cell}\n".encode())))
+    assert isinstance(record, InvalidCustomerError)
+    assert record.field == field
+    assert cell not in record.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b"id,first_name\n1,Jane,more\n2,ok\n"),
+        ("a.csv", b"id,first_name\n1\n2,ok\n"),
+        ("a.jsonl", b'{"id": 1, "first_name": "Jane"\n{"id":"2","first_name":"ok"}\n'),
+        ("a.jsonl", b'{"id": 1, "first_name": "J\xe4ne"}\n{"id":"2","first_name":"ok"}\n'),
+        ("a.jsonl", b"[" * 100_000 + b'\n{"id":"2","first_name":"ok"}\n'),
+    ],
+)
+def test_a_broken_row_is_a_fault_of_its_own_and_the_next_one_is_read(tmp_path, name, content):
+    if content.startswith(b"["):
+        content = b'{"id":"2","first_name":"ok"}\n' + content
+        assert rows(source(written(tmp_path, name, content)))[2] == {"id": "2", "first_name": "ok"}
+        return
+    first, second = rows(source(written(tmp_path, name, content)))
+    assert isinstance(first, InvalidCustomerError)
+    assert "Jane" not in str(first)
+    assert second == {"id": "2", "first_name": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", b'id,first_name\n1,"Jane\n2,Joe\n', "after row 0: the CSV is broken"),
+        ("a.csv", b'id,first_name\n1,Joe\n2,"Jane"x\n', "after row 1: the CSV is broken"),
+        ("a.csv", b"id,first_name\n1," + b"x" * 200_000 + b"\n", "after row 0: the CSV is broken"),
+        ("a.csv", b"Jane,Doe\n1,2\n", "no column for id or email"),
+        ("a.csv", b"id,email,id\n1,2,3\n", "same name in column 3"),
+        ("a.csv", b"id,,x\n1,2,3\n", "column 2 has no name"),
+        ("a.csv", "id,email\n".encode("utf-16"), "UTF-16"),
+        ("a.csv.gz", b"", "no whole gzip file"),
+        ("a.json", b'{"id": "Jane"}', "file_format='jsonl'"),
+        ("a.json", b'[{"id": "1"}, {"id": "Jane"', "row 2: the JSON array is broken"),
+        ("a.json", b'[{"id": "1"} {"id": "Jane"}]', "row 1: the JSON array is broken"),
+        ("a.json", b'[{"id": "1"},]', "row 2: the JSON array is broken"),
+        ("a.json", b'[{"id": "1"}] Jane', "the JSON array is broken"),
+        ("a.json", b"[" * 100_000, "the JSON array is broken"),
+        ("a.jsonl", b'[{"id": "Jane"}]', "file_format='json'"),
+        ("a.jsonl", b'"' + b"x" * 20_000_000, "a line of more than 16 MiB"),
+        ("a.parquet", b"Jane", "no whole Parquet file"),
+        ("a.xlsx", b"Jane", "set file_format"),
+    ],
+)
+def test_a_file_that_cannot_be_read_on_is_refused_by_name_and_row_without_a_value(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content if content or not name.endswith(".gz") else gzip.compress(CSV * 1000)[:-20])
+    with pytest.raises(BubblehousePermanentError) as caught:
+        rows(source(path))
+    assert name in str(caught.value)
+    assert said in str(caught.value)
+    assert "Jane" not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_text_that_is_no_utf8_in_csv_and_json_is_left_for_the_encoder_to_find(tmp_path):
+    for name, content in (("a.csv", b"id,first_name\n1,J\xe4ne\n"), ("a.json", b'[{"id":"1","first_name":"J\xe4ne"}]')):
+        (record,) = rows(source(written(tmp_path, name, content)))
+        assert record == {"id": "1", "first_name": "J\udce4ne"}
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("none.csv", "There is no file"), ("*.csv", "No file matches"), ("", "is a folder")]
+)
+def test_a_missing_file_is_an_error_that_names_it(tmp_path, path, said):
+    with pytest.raises(BubblehousePermanentError, match=said):
+        source(tmp_path / path)
+
+
+COLUMN_MAP = {"CustomerId": "id", "Mail": "email", "City": "extras.city", "Country": "extras.country"}
+
+
+def test_a_column_map_renames_nests_and_sends_exactly_its_columns(tmp_path):
+    record = {"CustomerId": "1", "Mail": "a@example.com", "City": "Oslo", "Country": "Norway", "Fax": "5"}
+    sent = [{"id": "1", "email": "a@example.com", "extras": {"city": "Oslo", "country": "Norway"}}]
+    written(tmp_path, "a.csv", (",".join(record) + "\n" + ",".join(record.values()) + "\n").encode())
+    written(tmp_path, "a.jsonl", json.dumps(record).encode())
+    written(tmp_path, "a.json", json.dumps([record]).encode())
+    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "a.parquet")
+    for suffix in ("csv", "jsonl", "json", "parquet"):
+        assert rows(source(tmp_path / f"a.{suffix}", column_map=COLUMN_MAP)) == sent
+    assert rows(ListSource([record], column_map=COLUMN_MAP)) == sent
+
+
+def test_a_column_that_a_table_lacks_is_an_error_that_names_it(tmp_path):
+    written(tmp_path, "a.csv", b"CustomerId,Mail,City,Jane\n1,2,3,4\n")
+    pq.write_table(pa.Table.from_pylist([{"CustomerId": "1", "Mail": "2", "City": "3"}]), tmp_path / "a.parquet")
+    for suffix in ("csv", "parquet"):
+        with pytest.raises(BubblehousePermanentError, match="lacks columns that column_map names: Country"):
+            rows(source(tmp_path / f"a.{suffix}", column_map=COLUMN_MAP))
+
+
+def test_a_name_that_no_row_has_is_warned_of_once(caplog):
+    listed = ListSource([{"CustomerId": "1", "Mail": "x", "City": "y"}], column_map=COLUMN_MAP)
+    assert rows(listed) == rows(listed) == [{"id": "1", "email": "x", "extras": {"city": "y"}}]
+    assert [record.getMessage() for record in caplog.records] == ["column_map names what no row has: Country"]
+
+
+@pytest.mark.parametrize(
+    "column_map", [{}, {"a": "id", "b": "id"}, {"a": "extras", "b": "extras.x"}, {"a": ""}, {"a": "extras."}, {"a": 1}]
+)
+def test_a_column_map_that_contradicts_itself_is_refused(column_map):
+    with pytest.raises(BubblehousePermanentError, match="column_map"):
+        ListSource([], column_map=column_map)
+
+
+def test_the_version_tells_a_changed_file_and_a_removed_one(tmp_path):
+    path = written(tmp_path, "a.csv", CSV)
+    written(tmp_path, "b.csv", CSV)
+    globbed = source(tmp_path / "*.csv")
+    before = globbed.version()
+    assert globbed.version() == before
+    path.write_bytes(CSV + b"3,x\n")
+    changed = globbed.version()
+    path.unlink()
+    assert len({str(before), str(changed), str(globbed.version())}) == 3
+    with pytest.raises(BubblehousePermanentError, match="no file .*a.csv any more"):
+        rows(globbed)
+
+
+def test_other_stores_are_read_as_the_local_one():
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/bucket/a.csv.gz", gzip.compress(CSV))
+    remote = FileSource(memory, "/bucket/*.csv.gz")
+    assert rows(remote) == ROWS
+    assert remote.version() == remote.version()
