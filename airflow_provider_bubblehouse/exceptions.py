@@ -220,11 +220,8 @@ def _seconds_until(http_date: str) -> float:
 
 
 def _root_name(fault: BaseException | None) -> str:
-    """Name the innermost cause: ``ConnectionResetError`` says more than the HTTP library's wrapper around it."""
-    seen: set[int] = set()
+    """Name the innermost error: ``ConnectionResetError`` says more than the HTTP library's wrapper around it."""
     root = fault
-    while root is not None and id(root) not in seen:
-        seen.add(id(root))
-        fault = root
-        root = root.__cause__ or root.__context__
+    while isinstance(root, Exception):  # below a timeout lies asyncio's CancelledError, which is none
+        fault, root = root, root.__cause__ or root.__context__
     return type(fault).__name__

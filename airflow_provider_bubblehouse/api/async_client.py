@@ -6,13 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from airflow_provider_bubblehouse.api.connection import (
-    CONNECT_TIMEOUT,
-    HEADERS,
-    MAX_ANSWER_BYTES,
-    ShopConnection,
-    unusable_address,
-)
+from airflow_provider_bubblehouse.api.connection import CONNECT_TIMEOUT, HEADERS, MAX_ANSWER_BYTES, ShopConnection
 from airflow_provider_bubblehouse.exceptions import Answer, classify
 
 if TYPE_CHECKING:
@@ -79,8 +73,6 @@ class AsyncClient:
                     content += piece
                     if len(content) > MAX_ANSWER_BYTES:
                         break
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as fault:
-            raise unusable_address(fault) from None
         except (httpx.HTTPError, OSError) as fault:
             return Answer(function=function, status=status, body=bytes(content), retry_after=retry_after, fault=fault)
         return Answer(function=function, status=status, body=bytes(content), retry_after=retry_after)

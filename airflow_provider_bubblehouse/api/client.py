@@ -14,7 +14,6 @@ from airflow_provider_bubblehouse.api.connection import (
     HEADERS,
     MAX_ANSWER_BYTES,
     ShopConnection,
-    unusable_address,
 )
 from airflow_provider_bubblehouse.exceptions import Answer, BubblehousePermanentError, classify
 
@@ -103,7 +102,10 @@ class Client:
                         break
         except (requests.RequestException, HTTPError, OSError) as fault:
             if isinstance(fault, ValueError):  # requests' mark of an address that cannot be called at all
-                raise unusable_address(fault) from None
+                raise BubblehousePermanentError(
+                    f"No call can be made ({type(fault).__name__}); check the Host of the Airflow connection and the "
+                    "proxy settings of the worker."
+                ) from None
             return Answer(function=function, status=status, body=bytes(content), retry_after=retry_after, fault=fault)
         return Answer(function=function, status=status, body=bytes(content), retry_after=retry_after)
 

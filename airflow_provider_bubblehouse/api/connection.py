@@ -28,6 +28,7 @@ HEADERS = {
 }
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # what may stand in the URL's path as it is
+_HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f.:]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,14 +99,6 @@ def read_connection(
     )
 
 
-def unusable_address(fault: Exception) -> BubblehousePermanentError:
-    """Return the error for an address, or a proxy's, that no call can be made to."""
-    return BubblehousePermanentError(
-        f"The API's address cannot be called ({type(fault).__name__}); check the Host of the Airflow connection "
-        "and the proxy settings of the worker."
-    )
-
-
 def _tokens(shop: str, token: str, extra: Mapping[str, Any], mask: Callable[[str], None]) -> Tokens:
     key_id, shared_secret = _text(extra, "key_id"), _text(extra, "shared_secret")
     for secret in filter(None, (token, shared_secret)):
@@ -137,7 +130,7 @@ def _base_url(host: str, port: int | None) -> str:
         raise complaint from None
     name = parts.hostname or ""
     has_more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
-    if parts.scheme not in ("https", "http") or has_more or not re.fullmatch(r"[A-Za-z0-9._:-]+", name):
+    if parts.scheme not in ("https", "http") or has_more or not _HOST.fullmatch(name):
         raise complaint
     if parts.scheme == "http" and not _is_loopback(name):
         raise BubblehousePermanentError(

@@ -116,10 +116,10 @@ def test_a_file_of_exactly_that_name_goes_before_a_glob(tmp_path):
 
 def test_cells_become_what_their_field_is_and_empty_ones_are_absent(tmp_path):
     content = (
-        "id,email,deleted,order_count,tags,extras,total_spent,tier\n"
-        '1,,true,3,"[""vip"", ""x""]","{""a"": 1}",5,gold\n'
-        "2,b@example.com,,,,,,\n"
-    ).encode()
+        b"id,email,deleted,order_count,tags,extras,total_spent,tier\n"
+        b'1,,true,3,"[""vip"", ""x""]","{""a"": 1}",5,gold\n'
+        b"2,b@example.com,,,,,,\n"
+    )
     assert rows(source(written(tmp_path, "a.csv", content))) == [
         {
             "id": "1",
@@ -129,7 +129,7 @@ def test_cells_become_what_their_field_is_and_empty_ones_are_absent(tmp_path):
             "extras": {"a": 1},
             "total_spent": "5",
             "tier": "gold",
-        },  # noqa: E501
+        },
         {"id": "2", "email": "b@example.com"},
     ]
 
@@ -273,7 +273,7 @@ def test_the_version_tells_a_changed_file_and_a_removed_one(tmp_path):
     changed = globbed.version()
     path.unlink()
     assert len({str(before), str(changed), str(globbed.version())}) == 3
-    with pytest.raises(BubblehousePermanentError, match="no file .*a.csv any more"):
+    with pytest.raises(BubblehousePermanentError, match=r"no file .*a\.csv any more"):
         rows(globbed)
 
 

@@ -1,0 +1,96 @@
+"""An Airflow of the tests' own, in a temporary folder, and a sandbox that every test finds empty."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import socket
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+AIRFLOW_HOME = tempfile.mkdtemp(prefix="bubblehouse-tests-")
+atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
+for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
+    del os.environ[name]
+os.environ.update(  # before anything imports Airflow, which reads them on import
+    AIRFLOW_HOME=AIRFLOW_HOME,
+    AIRFLOW__CORE__DAGS_FOLDER=os.path.join(AIRFLOW_HOME, "dags"),
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__CORE__UNIT_TEST_MODE="False",
+    NO_PROXY="127.0.0.1,localhost",
+)
+
+from airflow_provider_bubblehouse.sandbox import Sandbox  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def running_sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """A sandbox without customers, calls or faults, which ``bubblehouse_default`` leads to."""
+    running_sandbox.clear()
+    monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", running_sandbox.connection())
+    return running_sandbox
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port that nothing listens on, and that nobody else can take meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+@pytest.fixture
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the waits between attempts take no time, but for what a ``Retry-After`` asks for."""
+    from airflow_provider_bubblehouse.push import attempts
+
+    monkeypatch.setattr(attempts, "_jitter", lambda _state: 0.0)
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    from airflow.utils.db import initdb
+
+    initdb()
+
+
+@pytest.fixture
+def run_dag(airflow_database: None) -> Callable[[Any], Any]:
+    """Return what runs a DAG as ``dag.test()`` does, retries and mapping included, and returns the run."""
+    try:
+        from airflow.dag_processing.collection import update_dag_parsing_results_in_db
+    except ImportError:  # Airflow 2
+        return lambda dag: dag.test()
+    from airflow.models.dagbundle import DagBundleModel
+    from airflow.serialization.serialized_objects import LazyDeserializedDAG
+    from airflow.utils.session import create_session
+
+    def run(dag: Any) -> Any:
+        with create_session() as session:  # Airflow 3 runs what it has in its database only
+            if not session.get(DagBundleModel, "tests"):
+                session.add(DagBundleModel(name="tests"))
+                session.flush()
+            update_dag_parsing_results_in_db(
+                bundle_name="tests",
+                bundle_version=None,
+                dags=[LazyDeserializedDAG.from_dag(dag)],
+                import_errors={},
+                parse_duration=None,
+                warnings=set(),
+                session=session,
+            )
+        return dag.test()
+
+    return run

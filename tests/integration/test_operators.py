@@ -1,0 +1,309 @@
+"""The operators' execute() against the sandbox: what arrives, what is counted, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_bubblehouse.exceptions import (
+    BubblehousePermanentError,
+    BubblehouseRateLimitError,
+    BubblehouseRejectedError,
+    BubblehouseTransientError,
+)
+from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
+
+CHINOOK = Path(__file__).parents[2] / "dags_examples" / "data" / "chinook_customers.csv"
+COLUMN_MAP = {
+    "CustomerId": "id",
+    "Email": "email",
+    "FirstName": "first_name",
+    "Company": "extras.company",
+    "City": "extras.city",
+}
+SUMS = ("invalid", "accepted", "rejected", "unsent")
+
+
+def update(**kwargs) -> dict:
+    return UpdateCustomersOperator(task_id="push", **kwargs).execute({})
+
+
+def delete(**kwargs) -> dict:
+    return DeleteCustomersOperator(task_id="delete", **kwargs).execute({})
+
+
+def people(count: int) -> list[dict]:
+    return [{"id": str(number), "first_name": f"name {number}"} for number in range(1, count + 1)]
+
+
+def sent(sandbox) -> list[dict]:
+    return [customer for call in sandbox.calls for customer in call.customers]
+
+
+def counts(summary, *names) -> tuple[int, ...]:
+    assert summary["read"] == sum(summary[name] for name in SUMS)
+    return tuple(summary[name] for name in names)
+
+
+def test_a_real_file_arrives_whole_and_in_order(sandbox):
+    summary = update(path=str(CHINOOK), column_map=COLUMN_MAP, batch_size=25)
+    assert counts(summary, "read", "accepted", "batches", "calls", "retries") == (59, 59, 3, 3, 0)
+    with CHINOOK.open(encoding="utf-8") as file:
+        expected = [
+            {
+                "id": row["CustomerId"],
+                "email": row["Email"],
+                "first_name": row["FirstName"],
+                "extras": {"city": row["City"]} | ({"company": row["Company"]} if row["Company"] else {}),
+            }
+            for row in csv.DictReader(file)
+        ]
+    assert sent(sandbox) == expected
+    assert len(sandbox.customers()) == 59
+
+
+def test_a_list_arrives_in_batches(sandbox):
+    summary = update(customers=people(10), batch_size=4)
+    assert counts(summary, "read", "accepted", "batches", "calls") == (10, 10, 3, 3)
+    assert [len(call.customers) for call in sandbox.calls] == [4, 4, 2]
+    assert sent(sandbox) == people(10)
+
+
+def test_a_batch_is_cut_by_bytes_too(sandbox):
+    update(customers=[{"id": str(number), "first_name": "x" * 400} for number in range(5)], max_batch_bytes=1024)
+    assert [len(call.customers) for call in sandbox.calls] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("customers", [[], "[]"])
+def test_nothing_to_do_is_success_without_a_call(sandbox, customers):
+    assert counts(update(customers=customers), "read", "calls") == (0, 0)
+    assert sandbox.calls == []
+
+
+def test_a_file_with_only_a_header_is_success_without_a_call(sandbox, tmp_path):
+    (tmp_path / "a.csv").write_text("id,email\n")
+    assert counts(update(path=tmp_path / "a.csv"), "read", "calls") == (0, 0)
+    assert sandbox.calls == []
+
+
+@pytest.mark.parametrize("fault", ["503", "reset", "reset,processed", "cut"])
+def test_a_transient_fault_sends_the_whole_batch_again(sandbox, no_waits, fault):
+    sandbox.script("ok", fault, fault)
+    summary = update(customers=people(4), batch_size=2)
+    assert counts(summary, "accepted", "batches", "calls", "retries") == (4, 2, 4, 2)
+    assert [[customer["id"] for customer in call.customers] for call in sandbox.calls] == [
+        ["1", "2"],
+        ["3", "4"],
+        ["3", "4"],
+        ["3", "4"],
+    ]
+
+
+def test_a_transient_fault_that_stays_ends_the_push_with_its_counts(sandbox, no_waits):
+    sandbox.script("ok", "503", "503", "503")
+    with pytest.raises(BubblehouseTransientError) as caught:
+        update(customers=people(6), batch_size=2, max_attempts=3)
+    assert counts(caught.value.summary, "read", "accepted", "unsent", "calls", "retries") == (6, 2, 4, 4, 2)
+    assert caught.value.attempts == 3
+
+
+def test_a_refused_batch_is_sent_once_and_nothing_after_it(sandbox):
+    sandbox.script("ok", "400")
+    with pytest.raises(BubblehouseRejectedError) as caught:
+        update(customers=people(6), batch_size=2)
+    assert counts(caught.value.summary, "accepted", "rejected", "unsent", "batches", "calls") == (2, 2, 2, 2, 2)
+    assert len(sandbox.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("401:invalid_token", BubblehousePermanentError),
+        ("404", BubblehousePermanentError),
+        ("413", BubblehousePermanentError),
+        ("redirect", BubblehousePermanentError),
+        ("html", BubblehousePermanentError),
+        ("429:rate_limit_exceeded", BubblehouseRateLimitError),
+    ],
+)
+def test_an_answer_that_is_not_the_datas_fault_leaves_it_unsent(sandbox, fault, kind):
+    sandbox.script("ok", fault)
+    with pytest.raises(kind) as caught:
+        update(customers=people(6), batch_size=2)
+    assert counts(caught.value.summary, "accepted", "rejected", "unsent", "calls") == (2, 0, 4, 2)
+    assert len(sandbox.calls) == 2
+
+
+def test_a_source_with_an_invalid_row_is_refused_whole_naming_row_and_field(sandbox, tmp_path):
+    (tmp_path / "a.csv").write_text("id,email,deleted\n1,a@example.com,\n2,b@example.com,wahr\n,,\n")
+    with pytest.raises(BubblehousePermanentError) as caught:
+        update(path=tmp_path / "a.csv")
+    assert counts(caught.value.summary, "read", "invalid", "unsent", "calls") == (3, 2, 1, 0)
+    assert sandbox.calls == []
+    text = str(caught.value)
+    assert f"{tmp_path}/a.csv, row 2: deleted must be true or false" in text
+    assert f"{tmp_path}/a.csv, row 3: the row has neither id nor email" in text
+    assert "wahr" not in text
+
+
+def test_with_skip_the_other_rows_are_sent_and_the_invalid_ones_reported(sandbox, caplog):
+    rows = [{"id": "1"}, {"first_name": "Sentinel"}, {"id": "3", "email": 5}, {"id": "4"}]
+    summary = update(customers=rows, on_invalid="skip")
+    assert counts(summary, "read", "accepted", "invalid") == (4, 2, 2)
+    assert [customer["id"] for customer in sent(sandbox)] == ["1", "4"]
+    assert "row 2: the row has neither id nor email" in caplog.text
+    assert "row 3: email must be text" in caplog.text
+    assert "Sentinel" not in caplog.text
+
+
+def test_a_row_larger_than_a_call_is_invalid_and_no_oversized_call_is_made(sandbox):
+    rows = [{"id": "1"}, {"id": "2", "first_name": "x" * 2000}]
+    with pytest.raises(BubblehousePermanentError, match="row 2: the row has more bytes as JSON than max_batch_bytes"):
+        update(customers=rows, max_batch_bytes=1024)
+    assert sandbox.calls == []
+
+
+def test_text_that_is_not_utf8_is_named_by_file_row_and_field(sandbox, tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"id,first_name\n1,Jane\n2,J\xe4ne\n")
+    with pytest.raises(BubblehousePermanentError, match=r"a\.csv, row 2: first_name is not UTF-8 text"):
+        update(path=tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("on_invalid", ["fail", "skip"])
+def test_a_file_that_changes_while_it_is_read_is_a_permanent_error(sandbox, tmp_path, on_invalid, monkeypatch):
+    from airflow_provider_bubblehouse.api.client import Client
+
+    path = tmp_path / "a.csv"
+    path.write_text("id\n1\n")
+    call = Client.call
+
+    def change_and_call(*args, **kwargs):
+        path.write_text("id\n1\n2\n")
+        return call(*args, **kwargs)
+
+    monkeypatch.setattr(Client, "call", change_and_call)
+    with pytest.raises(BubblehousePermanentError, match="changed while being read"):
+        update(path=path, on_invalid=on_invalid)
+
+
+def test_a_dry_run_reads_validates_and_cuts_but_calls_nothing_and_needs_no_connection(monkeypatch, sandbox):
+    monkeypatch.delenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT")
+    summary = update(customers=people(5), batch_size=2, dry_run=True)
+    assert counts(summary, "read", "unsent", "batches", "calls") == (5, 5, 3, 0)
+    with pytest.raises(BubblehousePermanentError, match="row 1: the row has neither"):
+        update(customers=[{}], dry_run=True)
+    assert sandbox.calls == []
+
+
+def test_debug_is_refused_unless_the_connection_allows_it(sandbox, monkeypatch):
+    with pytest.raises(BubblehousePermanentError, match="allow_debug"):
+        update(customers=people(1), debug=True)
+    assert sandbox.calls == []
+    monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", sandbox.connection(extra={"allow_debug": True}))
+    update(customers=people(1), debug=True)
+    assert [call.debug for call in sandbox.calls] == [True]
+
+
+def test_debug_takes_one_batch_and_shows_the_apis_own_words(sandbox, monkeypatch, caplog):
+    monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", sandbox.connection(extra={"allow_debug": True}))
+    with pytest.raises(BubblehousePermanentError, match="more than one batch"):
+        update(customers=people(3), batch_size=2, debug=True)
+    assert sandbox.calls == []
+    sandbox.script("400:bad_data,message=Row one is odd")
+    with pytest.raises(BubblehouseRejectedError) as caught:
+        update(customers=people(2), batch_size=2, debug=True)
+    assert "Row one is odd" in caplog.text
+    assert "Row one is odd" not in str(caught.value)
+    caplog.clear()
+    sandbox.script("400:bad_data,message=Row one is odd")
+    with pytest.raises(BubblehouseRejectedError):
+        update(customers=people(2))
+    assert "Row one is odd" not in caplog.text
+
+
+def test_deletion_sends_identities_only(sandbox):
+    update(customers=people(3))
+    summary = delete(customers=[{"id": 1, "first_name": "x"}, {"email": "b@example.com"}], max_customers=2)
+    assert counts(summary, "read", "accepted") == (2, 2)
+    assert sent(sandbox)[-2:] == [{"id": "1", "deleted": True}, {"email": "b@example.com", "deleted": True}]
+    assert "1" not in [customer["id"] for customer in sandbox.customers() if not customer.get("deleted")]
+
+
+def test_more_deletions_than_allowed_are_refused_before_the_first_call(sandbox):
+    with pytest.raises(BubblehousePermanentError, match="max_customers"):
+        delete(customers=people(3), max_customers=2)
+    assert sandbox.calls == []
+
+
+def test_a_deletion_with_an_invalid_row_is_refused_whole(sandbox):
+    with pytest.raises(BubblehousePermanentError, match="row 2: deleted is false"):
+        delete(customers=[{"id": "1"}, {"id": "2", "deleted": False}], max_customers=9)
+    assert sandbox.calls == []
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"customers": [], "path": "x"},
+        {"path": "x", "file_format": "xlsx"},
+        {"path": "x", "on_invalid": "ignore"},
+        {"path": "x", "batch_size": 0},
+        {"path": "x", "max_attempts": 0},
+        {"path": "x", "max_batch_bytes": 10},
+        {"path": "x", "max_attempt_seconds": -1},
+    ],
+    ids=str,
+)
+def test_a_wrong_parameter_is_refused_when_the_dag_is_parsed(kwargs):
+    with pytest.raises(BubblehousePermanentError):
+        UpdateCustomersOperator(task_id="push", **kwargs)
+    with pytest.raises(BubblehousePermanentError, match="max_customers"):
+        DeleteCustomersOperator(task_id="delete", path="x", max_customers=0)
+
+
+@pytest.mark.parametrize("customers", ["no JSON", '{"id": 1}', "5", {"id": "1"}, 5])
+def test_customers_that_are_no_list_are_refused_without_being_shown(sandbox, customers):
+    with pytest.raises(BubblehousePermanentError, match="customers") as caught:
+        update(customers=customers)
+    assert str(customers) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("none.csv", "There is no file .*none.csv"),
+        ("none-*.csv", "No file matches"),
+        ("s3://bucket/customers.csv", r"airflow-provider-bubblehouse\[s3\]"),
+        ("file:///customers-?.csv", "does not match a character"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_an_error_that_names_the_remedy(sandbox, path, said):
+    with pytest.raises(BubblehousePermanentError, match=said):
+        update(path=path)
+
+
+def test_a_path_is_taken_as_text_url_path_and_object_storage_path(sandbox, tmp_path, monkeypatch):
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    (tmp_path / "a.jsonl").write_text(json.dumps({"id": "1"}))
+    monkeypatch.chdir(tmp_path)
+    for path in ("a.jsonl", str(tmp_path / "a.jsonl"), tmp_path / "a.jsonl", f"file://{tmp_path}/a.jsonl"):
+        assert update(path=path)["accepted"] == 1
+    assert update(path=ObjectStoragePath(f"file://{tmp_path}/a.jsonl"))["accepted"] == 1
+    assert update(path=f"file://{tmp_path}/*.jsonl")["accepted"] == 1
+
+
+@pytest.mark.parametrize(("try_number", "told"), [(1, False), (3, True)])
+def test_a_transient_error_without_a_try_left_says_how_to_have_it_retried(sandbox, no_waits, try_number, told):
+    class TaskInstance:
+        max_tries = 2
+
+    TaskInstance.try_number = try_number
+    sandbox.script(*["503"] * 5)
+    with pytest.raises(BubblehouseTransientError) as caught:
+        UpdateCustomersOperator(task_id="push", customers=people(1)).execute({"ti": TaskInstance()})
+    assert ("set retries= to have this retried" in str(caught.value)) is told
