@@ -1,17 +1,27 @@
 """
-A local stand-in for the Bubblehouse API, since Bubblehouse has none: for demos and for tests of your own DAGs.
+A local stand-in for the Bubblehouse API, which has none of its own: for demos and for tests of DAGs.
 
-``python -m airflow_provider_bubblehouse.sandbox`` serves it; in a test, ``with Sandbox() as sandbox`` does. It needs
-``pip install 'airflow-provider-bubblehouse[sandbox]'``.
+It needs the extra ``sandbox``. Run it with ``python -m airflow_provider_bubblehouse.sandbox``, or from Python::
+
+    with Sandbox() as sandbox:
+        os.environ["AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT"] = sandbox.connection()
+        sandbox.script("503", "ok")
 """
 
 from __future__ import annotations
 
-try:
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
     from airflow_provider_bubblehouse.sandbox.server import Sandbox
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        f"The sandbox needs {missing.name}: pip install 'airflow-provider-bubblehouse[sandbox]'"
-    ) from missing
 
 __all__ = ["Sandbox"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported late, so that __main__ gets to say which extra is missing.
+    if name == "Sandbox":
+        from airflow_provider_bubblehouse.sandbox.server import Sandbox
+
+        return Sandbox
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

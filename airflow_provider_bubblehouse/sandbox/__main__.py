@@ -1,73 +1,115 @@
-"""The sandbox on the command line."""
+"""The command line: ``python -m airflow_provider_bubblehouse.sandbox``."""
 
 from __future__ import annotations
 
 import argparse
+import errno
+import math
 import os
+import shlex
 import signal
+import sqlite3
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from airflow_provider_bubblehouse.sandbox import faults
-from airflow_provider_bubblehouse.sandbox.server import Sandbox
 
-_SECRET_VARIABLE = "BUBBLEHOUSE_SANDBOX_SHARED_SECRET"  # noqa: S105  a name, not a secret
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULT_PORT = 8765
+SECRET_VARIABLE = "BUBBLEHOUSE_SANDBOX_SHARED_SECRET"  # noqa: S105 (the name of one)
+_EXTRA = ("starlette", "uvicorn")
 
 
-def main() -> int:
-    """Serve until interrupted; return the process's exit code."""
-    options = _parser().parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run a sandbox until SIGINT or SIGTERM.
+
+    :param arguments: the command line, None for that of the process.
+    :return: the exit code.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        from airflow_provider_bubblehouse.sandbox.server import Sandbox
+    except ModuleNotFoundError as missing:
+        if missing.name not in _EXTRA:
+            raise
+        return _fail("The sandbox needs an extra: pip install 'airflow-provider-bubblehouse[sandbox]'.")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    sandbox = Sandbox(
-        port=options.port,
-        shop=options.shop,
-        key_id=options.key_id,
-        shared_secret=os.environ.get(_SECRET_VARIABLE),
-        database=options.database,
-        lag=options.lag,
-        keep_customers=False,
-    )
     try:
-        sandbox.order(options.fault, dict(options.rate), seed=options.seed)
+        sandbox = Sandbox(
+            port=options.port,
+            shop=options.shop,
+            key_id=options.key_id,
+            shared_secret=options.shared_secret or os.environ.get(SECRET_VARIABLE),
+            database=options.database,
+            lag=options.lag,
+            keep_bodies=False,
+        )
+        sandbox.script(*options.script)
+        sandbox.rates(dict(options.rate), seed=options.seed)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
         with sandbox:
-            print(f"The sandbox stands in for Bubblehouse at {sandbox.url}, until Ctrl-C. Its connection:")
-            print(f"export AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT='{sandbox.connection()}'", flush=True)
+            print(f"The Bubblehouse sandbox listens at {sandbox.url}")
+            print(f"export AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT={shlex.quote(sandbox.connection())}", flush=True)
             stop.wait()
-    except faults.UnknownFaultError as error:
-        return _fail(f"{error}; see --help.")
     except OSError as error:
-        return _fail(f"Port {options.port} cannot be used ({error.strerror}); choose another with --port.")
+        if error.errno == errno.EADDRINUSE:
+            return _fail(f"Port {options.port} is in use; choose another with --port, or 0 for a free one.")
+        return _fail(f"Port {options.port} cannot be used: {error.strerror}.")
+    except sqlite3.Error as error:
+        return _fail(f"The database {options.database} cannot be used: {error}.")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_bubblehouse.sandbox",
-        description="A local stand-in for the Bubblehouse API, on loopback only.",
+        description="A local stand-in for the Bubblehouse API, on 127.0.0.1 only.",
         epilog=faults.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--port", type=int, default=8765, help="0 for a free one (default: %(default)s)")
-    parser.add_argument("--shop", default="demo-shop", help="the shop slug (default: %(default)s)")
-    parser.add_argument(
-        "--key-id",
-        default="sandbox",
-        help=f"names the shared secret, which is new at each start unless {_SECRET_VARIABLE} holds one in base64",
+    add = parser.add_argument
+    add("--port", type=_port, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}, 0 for a free one")
+    add("--shop", default="demo-shop", help="the shop slug, default demo-shop")
+    add("--key-id", default="sandbox", help="the key id of the shared secret, default sandbox")
+    add(
+        "--shared-secret",
+        help=f"at least 32 bytes in base64, default random; the environment variable {SECRET_VARIABLE} keeps it out "
+        "of the list of processes",
     )
-    parser.add_argument("--database", default=":memory:", help="SQLite file to keep the customers in")
-    parser.add_argument("--lag", type=float, default=0.0, help="seconds until pushed rows are processed")
-    parser.add_argument("--fault", action="append", default=[], help="a fault for the next call; may be repeated")
-    parser.add_argument(
-        "--rate", type=_rate, action="append", default=[], metavar="FAULT=P", help="a fault by chance; may be repeated"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="makes --rate repeatable")
+    add("--database", metavar="PATH", help="an SQLite file that keeps the customers, default none")
+    add("--lag", type=_seconds, default=0.0, metavar="SECONDS", help="from acceptance to processing, default 0")
+    add("--script", nargs="+", default=[], metavar="FAULT", help="faults for the first calls, in order")
+    add("--rate", type=_rate, action="append", default=[], metavar="FAULT=P", help="a fault by chance; repeatable")
+    add("--seed", type=int, help="makes the chance repeatable")
     return parser
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise argparse.ArgumentTypeError("seconds are a number that is not negative")
+    return seconds
+
+
 def _rate(text: str) -> tuple[str, float]:
-    fault, _, probability = text.rpartition("=")
+    fault, equals, probability = text.rpartition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError("a rate is FAULT=P, such as 503=0.1")
     return fault, float(probability)
 
 

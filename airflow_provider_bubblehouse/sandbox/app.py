@@ -1,284 +1,263 @@
-"""The API's calls, the sandbox's own control calls, and its start page. What is no fact is marked as a guess."""
+"""
+The sandbox as an ASGI application: calls, with the faults ordered for them, and beside them the start page and control.
+
+Calls are handled before Starlette, because a reset or a cut needs the connection itself, which Starlette hides.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import html
-import json
 import socket
 import struct
-from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 from starlette.applications import Starlette
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from airflow_provider_bubblehouse.sandbox.auth import fault_of
-from airflow_provider_bubblehouse.sandbox.faults import Fault, Faults, UnknownFaultError
-from airflow_provider_bubblehouse.sandbox.store import Store, row_fault
+from airflow_provider_bubblehouse import __version__
+from airflow_provider_bubblehouse.sandbox.api import (
+    Api,
+    Reply,
+    Request,
+    error_document,
+    read_json,
+    read_path,
+)
+from airflow_provider_bubblehouse.sandbox.faults import BODILESS, Fault, parse_fault
+from airflow_provider_bubblehouse.sandbox.page import render
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+    from airflow_provider_bubblehouse.sandbox.auth import ShopKey
+    from airflow_provider_bubblehouse.sandbox.calls import CallLog
+    from airflow_provider_bubblehouse.sandbox.faults import FaultPlan
+    from airflow_provider_bubblehouse.sandbox.store import Store
 
-_VERSIONS = ("v20230601", "v2023061")  # Guess: both that the API's pages print are taken, and no other.
-_PAGE_ROWS = 500
+_NORMAL = parse_fault("ok")
+_FAULT_MESSAGE = "This answer was ordered from the sandbox"
+# Guess: any other 4xx has an id that only the sandbox uses.
+_ERROR_IDS = {401: "invalid_token", 429: "rate_limit_exceeded"}
+_CUSTOMERS_SHOWN = 500  # what a browser shows at once without effort
+_ERRORS_SHOWN = 20
+_SECURITY_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
-@dataclass(slots=True)
-class Call:
+class SandboxApp:
     """
-    One call that arrived.
+    The ASGI application; needs uvicorn's h11 protocol.
 
-    :param at: when, in UTC.
-    :param method: the HTTP method.
-    :param version: the global version in the URL.
-    :param shop: the shop slug in the URL.
-    :param function: the function in the URL.
-    :param fault: the fault that it met, ``ok`` for none.
-    :param bytes: the size of its body.
-    :param headers: its headers, without the token.
-    :param authorized: whether it brought a token.
-    :param status: what it was answered with; None while it was not, and where the connection was ended instead.
-    :param rows: how many customers it pushed.
-    :param customers: these customers, where the sandbox keeps them.
-    :param debug: whether it asked for ``debug``.
-    :param processed: whether its rows were taken in.
+    :param key: the key of the shop.
+    :param store: where customers go.
+    :param calls: where calls are remembered.
+    :param faults: the faults to come.
     """
 
-    at: str
-    method: str
-    version: str
-    shop: str
-    function: str
-    fault: str
-    bytes: int
-    headers: dict[str, str]
-    authorized: bool
-    status: int | None = None
-    rows: int = 0
-    customers: list[Any] = field(default_factory=list)
-    debug: bool = False
-    processed: bool = False
+    def __init__(self, *, key: ShopKey, store: Store, calls: CallLog, faults: FaultPlan) -> None:
+        self._api = Api(key, store, calls)
+        self._calls = calls
+        self._faults = faults
+        self._pages = pages(key.shop, store, calls, faults)
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith("/api/"):
+            await self._call(scope, receive, send)
+        else:
+            await self._pages(scope, receive, send)
 
-class Api:
-    """
-    The sandbox as an ASGI application.
-
-    :param store: keeps the customers.
-    :param shop: the shop slug that it knows.
-    :param key_id: the key that it knows.
-    :param shared_secret: its secret in base64.
-    :param lag: seconds until the rows of a call are processed.
-    :param keep_customers: whether each call is logged with its customers.
-    """
-
-    def __init__(
-        self, store: Store, *, shop: str, key_id: str, shared_secret: str, lag: float, keep_customers: bool
-    ) -> None:
-        self.store = store
-        self.faults = Faults()
-        self.calls: list[Call] = []
-        self._shop = shop
-        self._key_id = key_id
-        self._shared_secret = shared_secret
-        self._lag = lag
-        self._keep_customers = keep_customers
-        self._waiting: deque[list[Any]] = deque()
-        everything = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-        self._app = Starlette(
-            routes=[
-                Route("/", self._page),
-                Route("/sandbox/calls", self._list_calls),
-                Route("/sandbox/customers", self._list_customers),
-                Route("/sandbox/faults", self._order_faults, methods=["POST"]),
-                Route("/sandbox/clear", self._clear, methods=["POST"]),
-                Route("/api/{version}/{shop}/{function}", self._call, methods=everything),
-            ]
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        http = HttpRequest(scope, receive)
+        version, shop, function = read_path(scope["path"])
+        ordered = self._faults.take(function)
+        number = self._calls.arrive(
+            method=http.method,
+            version=version,
+            shop=shop,
+            function=function,
+            headers=dict(http.headers),
+            fault=ordered.spelling if ordered else None,
         )
-
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Send) -> None:
-        # To reset a connection takes its socket, which only uvicorn's own send function leads to.
-        scope["transport"] = getattr(getattr(send, "__self__", None), "transport", None)
-        await self._app(scope, receive, send)
-
-    def clear(self) -> None:
-        """Forget customers, calls and faults."""
-        self.store.clear()
-        self.calls.clear()
-        self.faults = Faults()
-
-    async def _call(self, request: Request) -> Response:
-        body = await request.body()
-        fault = self.faults.next()
-        headers = dict(request.headers)
-        call = Call(
-            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            method=request.method,
-            **request.path_params,
-            fault=fault.text,
-            bytes=len(body),
-            authorized=headers.pop("authorization", None) is not None,
-            headers=headers,
-        )
-        self.calls.append(call)
-        payload = _json(body)
-        rows = payload.get("customers") if isinstance(payload, dict) else None
-        if call.function == "UpdateCustomers3" and isinstance(rows, list):
-            call.rows, call.debug = len(rows), payload.get("debug") is True
-            call.customers = rows if self._keep_customers else []
-        else:
-            rows = None
-        if fault.delay and await _hangs_up(request, fault.delay):
-            return Response()
-        if fault.end == "answer" and fault.status is None:
-            response = self._answer(request, call, payload, rows)
-        else:
-            if fault.processed and rows is not None:
-                self._process(call, rows)
-            response = _faulty(fault)
-        if fault.end != "answer":
-            await _break_off(request, fault, response)
-            return Response()
-        call.status = response.status_code
-        return response
-
-    def _answer(self, request: Request, call: Call, payload: Any, rows: list[Any] | None) -> Response:
-        if request.method != "POST":
-            return _error(405, "method_not_allowed")  # Guess: reads may be GET, which nothing here needs.
-        if call.version not in _VERSIONS:
-            return _error(400, "invalid_global_api_version")
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme or call.function != "Status2":  # Status2 may be asked without a token
-            why = fault_of(token, key_id=self._key_id, shared_secret=self._shared_secret, shop=call.shop)
-            if why is not None or scheme != "Bearer" or call.shop != self._shop:
-                return _error(401, "invalid_token", why)
-        if not isinstance(payload, dict):
-            return _error(400, "malformed_json")  # Guess: the id is not documented.
-        if call.function == "Status2":
-            return JSONResponse({})  # Guess: the page has no output section.
-        if call.function == "CustomerDetails1":
-            identity = payload.get("customer")
-            if not isinstance(identity, dict):
-                return _error(400, "missing_customer_identity")
-            status, document = self.store.details(identity)
-            return JSONResponse(document, status)
-        if call.function == "UpdateCustomers3":
-            if rows is None:
-                return _error(400, "missing_customers")  # Guess: the id is not documented.
-            self._process(call, rows)
-            if call.debug and any(row_fault(row) for row in rows):
-                return _error(400, "invalid_customers")  # Guess: status, id, and what counts as a warning.
-            return JSONResponse({"ok": True})
-        return _error(404, "unknown_function")  # Guess: status and id.
-
-    def _process(self, call: Call, rows: list[Any]) -> None:
-        call.processed = True
-        if call.debug or not self._lag:
-            self.store.process(rows)
-        else:
-            self._waiting.append(rows)  # in the order of arrival, whatever the timers' order is
-            asyncio.get_running_loop().call_later(self._lag, lambda: self.store.process(self._waiting.popleft()))
-
-    async def _list_calls(self, _request: Request) -> Response:
-        return JSONResponse([asdict(call) for call in self.calls])
-
-    async def _list_customers(self, _request: Request) -> Response:
-        return JSONResponse(self.store.customers())
-
-    async def _order_faults(self, request: Request) -> Response:
-        order = await request.json()
         try:
-            self.faults = Faults(order.get("script", ()), order.get("rates"), order.get("seed", 0))
-        except (UnknownFaultError, AttributeError, TypeError) as error:
-            return JSONResponse({"error": str(error)}, 400)
-        return JSONResponse({})
-
-    async def _clear(self, _request: Request) -> Response:
-        self.clear()
-        return JSONResponse({})
-
-    async def _page(self, _request: Request) -> Response:
-        customers, errors = self.store.counts()
-        rows = "".join(_row(fields, updated_at) for fields, updated_at in self.store.newest(_PAGE_ROWS))
-        return HTMLResponse(
-            _PAGE.format(customers=customers, calls=len(self.calls), errors=errors, shown=_PAGE_ROWS, rows=rows)
+            body = await http.body()
+        except ClientDisconnect:
+            self._calls.answer(number, "gone")
+            return
+        payload = read_json(body)
+        self._calls.read(number, body, payload)
+        request = Request(
+            number=number,
+            method=http.method,
+            version=version,
+            shop=shop,
+            function=function,
+            authorization=http.headers.get("authorization"),
+            payload=payload,
         )
+        fault = ordered or _NORMAL
+        # Nothing is awaited between the whole body and this, so calls are carried out in the order in which they came.
+        reply = self._api.answer(request) if fault.processed else None
+        if fault.delay and await _client_leaves_within(fault.delay, receive):
+            self._calls.answer(number, "gone")
+            return
+        if fault.kind == "reset":
+            self._calls.answer(number, "reset")
+            await _reset(receive, send)
+            return
+        response = reply_response(reply) if fault.kind == "ok" and reply else fault_response(fault)
+        if fault.retry_after is not None:
+            response.headers["Retry-After"] = fault.retry_after
+        if fault.kind == "cut":
+            self._calls.answer(number, "cut")
+            await _cut(response, receive, send)
+        else:
+            self._calls.answer(number, response.status_code)
+            await response(scope, receive, send)
 
 
-def _json(body: bytes) -> Any:
+def reply_response(reply: Reply) -> Response:
+    """Return the response of an answer of the API."""
+    headers = {"Allow": "POST"} if reply.status == HTTPStatus.METHOD_NOT_ALLOWED else None
+    return _json(reply.document, reply.status, headers)
+
+
+def fault_response(fault: Fault) -> Response:
+    """Return the response of a fault; of ``cut`` the one that is cut."""
+    match fault.kind:
+        case "html":
+            return HTMLResponse(_html(fault.status), fault.status)
+        case "json":
+            return Response(fault.body, media_type="application/json")
+        case "empty":
+            return Response(status_code=fault.status)
+        case "redirect":
+            return Response(status_code=fault.status, headers={"Location": "/api/v20230601/redirected/Redirected1"})
+    if fault.status in BODILESS:
+        return Response(status_code=fault.status)
+    if fault.error_id is not None or 400 <= fault.status < 500:
+        error_id = fault.error_id or _ERROR_IDS.get(fault.status, "sandbox_fault")
+        message = _FAULT_MESSAGE if fault.message is None else fault.message
+        return _json(error_document(error_id, message), fault.status)
+    if fault.status >= 500:
+        return HTMLResponse(_html(fault.status), fault.status)
+    if fault.status >= 300:
+        return Response(status_code=fault.status)
+    return _json({"ok": True}, fault.status)
+
+
+def pages(shop: str, store: Store, calls: CallLog, faults: FaultPlan) -> Starlette:
+    """
+    Return the start page and the control endpoints.
+
+    :param shop: the shop slug.
+    :param store: where customers are.
+    :param calls: where calls are remembered.
+    :param faults: the faults to come.
+    """
+
+    def start(_: HttpRequest) -> Response:
+        html = render(
+            shop=shop,
+            calls=len(calls.all()),
+            counts=store.counts(),
+            customers=store.newest(_CUSTOMERS_SHOWN),
+            errors=store.processing_errors(_ERRORS_SHOWN),
+        )
+        return HTMLResponse(html, headers=_SECURITY_HEADERS)
+
+    def health(_: HttpRequest) -> Response:
+        return _json({"ok": True, "version": __version__})
+
+    def list_calls(_: HttpRequest) -> Response:
+        return _json(calls.all())
+
+    def list_customers(_: HttpRequest) -> Response:
+        return _json([customer.fields for customer in store.customers()])
+
+    async def order_faults(http: HttpRequest) -> Response:
+        try:
+            order = msgspec.json.decode(await http.body(), type=FaultOrder)
+            faults.order(script=order.script, rates=order.rates, seed=order.seed)
+        except ValueError as error:
+            return _json({"message": str(error)}, 400)
+        return _json({"ok": True})
+
+    def reset(_: HttpRequest) -> Response:
+        for part in (faults, store, calls):
+            part.clear()
+        return _json({"ok": True})
+
+    return Starlette(
+        routes=[
+            Route("/", start),
+            Route("/sandbox/health", health),
+            Route("/sandbox/calls", list_calls),
+            Route("/sandbox/customers", list_customers),
+            Route("/sandbox/faults", order_faults, methods=["POST"]),
+            Route("/sandbox/reset", reset, methods=["POST"]),
+        ],
+        # A web page elsewhere could otherwise read customers through a name of its own that leads to this machine.
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
+    )
+
+
+class FaultOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body of ``POST /sandbox/faults``: faults to append to the script, and rates that replace the ones before."""
+
+    script: list[str] = []
+    rates: dict[str, float] | None = None
+    seed: int | None = None
+
+
+async def _client_leaves_within(seconds: float, receive: Receive) -> bool:
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _error(status: int, error_id: str, message: str | None = None) -> Response:
-    return JSONResponse({"id": error_id} | ({"message": message} if message else {}), status)
-
-
-def _faulty(fault: Fault) -> Response:
-    headers = {"Retry-After": fault.retry_after} if fault.retry_after is not None else {}
-    if fault.status == 302:
-        headers["Location"] = "/"
-    return Response(fault.body, fault.status or 200, headers, fault.content_type)
-
-
-async def _hangs_up(request: Request, seconds: float) -> bool:
-    """Wait, and say whether the client was gone before."""
-    try:
-        await asyncio.wait_for(request.receive(), seconds)
+        async with asyncio.timeout(seconds):
+            while (await receive())["type"] != "http.disconnect":
+                pass
     except TimeoutError:
         return False
     return True
 
 
-async def _break_off(request: Request, fault: Fault, response: Response) -> None:
-    """End the connection, for ``cut`` after a part of the answer, and wait until it is gone."""
-    transport = request.scope["transport"]
-    if fault.end == "cut":
-        transport.write(
-            f"HTTP/1.1 {response.status_code} Cut\r\nContent-Type: {fault.content_type}\r\n"
-            f"Content-Length: {len(fault.body) + 100}\r\n\r\n".encode()
-            + fault.body
-        )
-        transport.close()
-    else:
-        # Closing with a linger time of zero sends a TCP reset.
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
-    await request.receive()
+async def _reset(receive: Receive, send: Send) -> None:
+    transport = _transport(send)
+    connection: socket.socket = transport.get_extra_info("socket")
+    # Closing a socket that does not linger sends RST in place of FIN.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+    await _disconnected(receive)
 
 
-def _row(fields: dict[str, Any], updated_at: str) -> str:
-    name = fields.get("full_name") or " ".join(filter(None, (fields.get("first_name"), fields.get("last_name"))))
-    others = {key: value for key, value in fields.items() if key not in _PAGE_FIELDS}
-    cells = (
-        fields.get("id"),
-        fields.get("email"),
-        name,
-        json.dumps(others, ensure_ascii=False) if others else "",
-        "deleted" if fields.get("deleted") else "",
-        updated_at,
-    )
-    return "<tr>" + "".join(f"<td>{html.escape(str(cell or ''))}</td>" for cell in cells) + "</tr>\n"
+async def _cut(response: Response, receive: Receive, send: Send) -> None:
+    body = bytes(response.body)
+    response.headers["Content-Length"] = str(len(body) + 1)  # more than is sent, of an empty body too
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+    _transport(send).close()
+    await _disconnected(receive)
 
 
-_PAGE_FIELDS = ("id", "email", "first_name", "last_name", "full_name", "deleted")
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Bubblehouse sandbox</title><style>
-body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2rem; color: #222 }}
-table {{ border-collapse: collapse }}
-th, td {{ text-align: left; padding: .25rem .75rem; border-bottom: 1px solid #ddd }}
-</style></head><body>
-<h1>Bubblehouse sandbox</h1>
-<p>{customers} customers, {calls} calls, {errors} rows that could not be processed. The {shown} newest customers:</p>
-<table><tr><th>id</th><th>email</th><th>name</th><th>other fields</th><th></th><th>updated (UTC)</th></tr>
-{rows}</table></body></html>
-"""
+async def _disconnected(receive: Receive) -> None:
+    """Wait until uvicorn knows that the connection is gone, as it would else answer 500 for what was not answered."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _transport(send: Send) -> asyncio.Transport:
+    """Return the connection: uvicorn's ``send`` is a method of an object that has it."""
+    return cast("asyncio.Transport", cast("Any", send).__self__.transport)
+
+
+def _html(status: int) -> str:
+    title = f"{status} {HTTPStatus(status).phrase}" if status in list(HTTPStatus) else str(status)
+    return f"<html>\r\n<head><title>{title}</title></head>\r\n<body><h1>{title}</h1></body>\r\n</html>\r\n"
+
+
+def _json(document: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(document), status, headers, media_type="application/json")

@@ -1,52 +1,94 @@
-"""Shop tokens as the API checks them: HS256 JWTs with ``kid``, ``aud``, ``sub`` and, if given, ``iat`` and ``exp``."""
+"""
+Shop tokens, made and checked as https://app.bubblehouse.com/apidocs/calling/auth describes them.
+
+A shop token is an HS256 JWT: header ``kid`` names the shared secret, ``aud`` is ``BH``, ``sub`` is the shop slug;
+``exp`` and ``iat`` are optional.
+"""
 
 from __future__ import annotations
 
 import base64
-import time
+import binascii
+import secrets
+from dataclasses import dataclass, field
 from typing import Any
 
 import jwt
 
+AUDIENCE = "BH"
+SECRET_BYTES = 32  # what HS256 wants at least (RFC 7518, 3.2)
 
-def mint(key_id: str, shared_secret: str, claims: dict[str, Any]) -> str:
+
+class InvalidTokenError(Exception):
+    """A token that does not let in; its text is the ``message`` of the API's ``invalid_token``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShopKey:
     """
-    Return a token.
+    The one key of the sandbox's one shop.
 
-    :param key_id: the ``kid`` of its header.
+    :param shop: the shop slug.
+    :param key_id: the ``kid`` that names the secret.
     :param shared_secret: the secret in base64.
-    :param claims: its claims.
+    :raises ValueError: if the secret is not base64, or too short.
     """
-    return jwt.encode(claims, base64.b64decode(shared_secret), algorithm="HS256", headers={"kid": key_id})
+
+    shop: str
+    key_id: str
+    shared_secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            length = len(self._secret)
+        except (binascii.Error, ValueError):
+            length = 0
+        if length < SECRET_BYTES:
+            raise ValueError(f"The shared secret must be at least {SECRET_BYTES} bytes in base64.")
+
+    @property
+    def _secret(self) -> bytes:
+        return base64.b64decode(self.shared_secret, validate=True)
+
+    def mint(self, *, kid: str | None = None, **claims: Any) -> str:
+        """
+        Make a token, of a shop token's claims and without expiry.
+
+        :param kid: another key id in the header.
+        :param claims: other claims; one that is None is left out.
+        """
+        wanted = {"aud": AUDIENCE, "sub": self.shop} | claims
+        present = {name: value for name, value in wanted.items() if value is not None}
+        return jwt.encode(present, self._secret, algorithm="HS256", headers={"kid": kid or self.key_id})
+
+    def check(self, authorization: str, shop: str) -> None:
+        """
+        Check the header that a call came with.
+
+        :param authorization: the ``Authorization`` header.
+        :param shop: the shop slug in the call's URL.
+        :raises InvalidTokenError: if it does not let in.
+        """
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise InvalidTokenError("There is no bearer token")
+        try:
+            if jwt.get_unverified_header(token.strip()).get("kid") != self.key_id:
+                raise InvalidTokenError("The token's kid is not known")
+            claims = jwt.decode(token.strip(), self._secret, algorithms=["HS256"], audience=AUDIENCE)
+        except jwt.ExpiredSignatureError:
+            raise InvalidTokenError("The token has expired") from None
+        except jwt.ImmatureSignatureError:
+            raise InvalidTokenError("The token is from the future") from None
+        except jwt.InvalidAudienceError:
+            raise InvalidTokenError("The token's aud is not BH") from None
+        except jwt.InvalidTokenError:
+            raise InvalidTokenError("The token is not valid") from None
+        # Guess: a shop that does not exist is told like a token of another shop.
+        if not claims.get("sub") == shop == self.shop:
+            raise InvalidTokenError("The token is not for this shop")
 
 
-def fault_of(token: str, *, key_id: str, shared_secret: str, shop: str) -> str | None:
-    """
-    Say what is wrong with a token.
-
-    :param token: the token that came.
-    :param key_id: the key that is known.
-    :param shared_secret: its secret in base64.
-    :param shop: the shop slug in the URL.
-    :return: the API's message, None for a good token.
-    """
-    try:
-        if jwt.get_unverified_header(token).get("kid") != key_id:
-            return "The token names an unknown key"
-        claims = jwt.decode(
-            token,
-            base64.b64decode(shared_secret),
-            algorithms=["HS256"],
-            audience="BH",
-            options={"require": ["aud", "sub"]},
-        )
-    except jwt.ExpiredSignatureError:
-        return "The token has expired"
-    except jwt.PyJWTError:
-        return "The token is invalid"
-    return None if claims["sub"] == shop else "The token is for another shop"
-
-
-def default_claims(shop: str) -> dict[str, Any]:
-    """Return the claims of a shop token that does not expire."""
-    return {"aud": "BH", "sub": shop, "iat": int(time.time()) - 60}
+def random_secret() -> str:
+    """Return a new shared secret in base64."""
+    return base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()

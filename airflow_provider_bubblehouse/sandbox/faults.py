@@ -1,138 +1,218 @@
 """
-Faults on order. A fault is written as one word, then modifiers after commas; it applies to one call.
+Faults to order: one spelling, used by the command line, the control endpoint and Python alike.
 
-``ok``                    a normal answer
-``503``                   that status; a 4xx comes with the API's JSON error, any other with a short text
-``429:rate_limit_exceeded``  that status with this error id
-``html``, ``html=413``    an HTML page, as a proxy sends it; status 200 unless given
-``json={"ok": false}``    status 200 with this body (takes no modifiers)
-``empty``                 status 200 without a body
-``redirect``              status 302 to another path of the sandbox
-``cut``, ``cut=400``      an answer whose body is cut off before its end
-``reset``                 the connection is reset before any answer
+A fault is ``ANSWER[,MODIFIER...]``. Its answer is one of
 
-Modifiers: ``delay=0.5`` (seconds before the answer; on its own it delays a normal one), ``retry_after=7`` (the header's
-text), ``processed`` (the rows are processed before the fault; a 400 or 422 of the API's own always does), ``message=…``
-(the error's message).
+``ok``
+    the normal answer
+``STATUS`` or ``STATUS:ERROR_ID``
+    that status, such as ``503``, ``400:invalid_global_api_version`` or ``202``. A 4xx, and any status with an error id,
+    has the API's JSON error as its body; a 5xx a load balancer's page; 2xx ``{"ok": true}``; 3xx no body
+``html``, ``empty``, ``cut`` or ``redirect``, each also with ``=STATUS``
+    an HTML page, an empty body, a body shorter than its Content-Length (all 200), a Location elsewhere (302)
+``json=TEXT``
+    200 with that text as the body, such as ``json={"ok": false}``
+``reset``
+    no answer: the connection is reset
+
+and a modifier is one of
+
+``processed``
+    the call is carried out before the fault is answered. So it is anyway with ``ok`` and, as the API processes every
+    row of a call that it refuses, with 400 and 422; not with ``*_global_api_version``, nor with any other fault
+``delay=SECONDS``
+    the answer waits that long, or until the client goes away; what is carried out is so before the wait
+``retry_after=VALUE``
+    the header Retry-After: seconds or an HTTP date
+``message=TEXT``
+    the message of the JSON error
+``for=FUNCTION``
+    only a call of that function takes the fault, such as ``CustomerDetails1``
+
+A modifier alone, such as ``delay=60``, modifies ``ok``. A comma separates only where a modifier follows.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import random
-from collections import deque
+import re
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_HTML = b"<!DOCTYPE html><html><head><title>Error</title></head><body><h1>Something is wrong</h1></body></html>"
+Kind = Literal["ok", "status", "html", "empty", "cut", "redirect", "json", "reset"]
+
+BODILESS = (204, 304)  # statuses that HTTP gives no body
+_DEFAULT_STATUS = {"redirect": 302}
+_PROCESSED_REFUSALS = (400, 422)
+_SEPARATOR = re.compile(r",\s*(?=processed\s*(?:,|$)|(?:delay|retry_after|message|for)=)")
+_MODIFIER = re.compile(r"processed$|(?:delay|retry_after|message|for)=")
+_ANSWER = re.compile(r"(?P<status>\d{3})(?::(?P<error_id>[\w.-]+))?|(?P<kind>[a-z]+)(?:=(?P<value>.*))?", re.DOTALL)
 
 
-class UnknownFaultError(ValueError):
-    """A fault that is not written as this module's documentation says."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """
-    What one call meets instead of a normal answer.
+    What one call is answered instead of the normal answer.
 
-    :param text: the fault as it was ordered.
-    :param end: ``answer``, ``cut`` or ``reset``.
-    :param status: the status to answer with; None for a normal answer.
-    :param body: the body to answer with.
-    :param content_type: the body's type.
-    :param delay: seconds to wait before the end.
-    :param retry_after: the ``Retry-After`` header.
-    :param processed: whether the rows are processed all the same.
+    :param spelling: the fault as it was ordered.
+    :param kind: what sort of answer it is.
+    :param status: its HTTP status.
+    :param error_id: the ``id`` of the JSON error, None for none.
+    :param message: the ``message`` of the JSON error, None for the sandbox's own.
+    :param body: the body, of ``json`` only.
+    :param processed: whether the call is carried out before the fault is answered.
+    :param delay: seconds to wait before the answer.
+    :param retry_after: the header ``Retry-After``, None for none.
+    :param function: the only function that takes the fault, None for any.
     """
 
-    text: str
-    end: str = "answer"
-    status: int | None = None
-    body: bytes = b""
-    content_type: str = "text/plain"
+    spelling: str
+    kind: Kind
+    status: int = 200
+    error_id: str | None = None
+    message: str | None = None
+    body: str = ""
+    processed: bool = False
     delay: float = 0.0
     retry_after: str | None = None
-    processed: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> Fault:
-        """
-        Read a fault.
-
-        :param text: as the documentation of this module says.
-        :raises UnknownFaultError: if it cannot be read.
-        """
-        if text.startswith("json="):
-            return cls(text, status=200, body=text.removeprefix("json=").encode(), content_type="application/json")
-        word, *modifiers = text.split(",")
-        if word.startswith("delay="):
-            word, modifiers = "ok", [word, *modifiers]
-        given = dict(modifier.partition("=")[::2] for modifier in modifiers)
-        kind, _, argument = word.partition("=" if "=" in word else ":")
-        try:
-            delay = float(given.pop("delay", 0))
-            retry_after, message = given.pop("retry_after", None), given.pop("message", None)
-            processed = given.pop("processed", None) is not None
-            if given:
-                raise ValueError
-            status, body, content_type, end = _answer(kind, argument, message)
-        except ValueError:
-            raise UnknownFaultError(f"Unknown fault: {text}") from None
-        refused = status in (400, 422) and end == "answer" and content_type == "application/json"
-        processed = processed or (refused and b"_global_api_version" not in body)
-        return cls(text, end, status, body, content_type, delay, retry_after, processed)
+    function: str | None = None
 
 
-def _answer(kind: str, argument: str, message: str | None) -> tuple[int | None, bytes, str, str]:
-    """Return status, body, its type, and how the answer ends."""
-    if kind == "ok":
-        return None, b"", "text/plain", "answer"
-    if kind == "reset":
-        return None, b"", "text/plain", "reset"
-    if kind == "cut":
-        return int(argument or 200), b'{"ok": tr', "application/json", "cut"
-    if kind == "html":
-        return int(argument or 200), _HTML, "text/html", "answer"
-    if kind == "empty":
-        return 200, b"", "application/json", "answer"
-    if kind == "redirect":
-        return 302, b"", "text/plain", "answer"
-    status = int(kind)
-    if not 200 <= status <= 599:
-        raise ValueError
-    if 400 <= status < 500:
-        error = {"id": argument or "sandbox_fault"} | ({"message": message} if message is not None else {})
-        return status, json.dumps(error).encode(), "application/json", "answer"
-    return status, b"" if status in (204, 304) else b"A fault on order.", "text/plain", "answer"
-
-
-class Faults:
+def parse_fault(spelling: str) -> Fault:
     """
-    The faults that are still to come: a script, one a call, and then rates.
+    Read a fault.
 
-    :param script: faults in their order.
-    :param rates: fault to its probability a call.
-    :param seed: makes the rates' choice repeatable.
+    :param spelling: as the module's text describes it.
+    :raises ValueError: if it is not spelled so.
+    """
+    answer, *modifiers = _SEPARATOR.split(spelling.strip())
+    if _MODIFIER.match(answer):
+        answer, modifiers = "ok", [answer, *modifiers]
+    fields = _read_answer(answer, spelling)
+    for modifier in modifiers:
+        name, _, value = modifier.strip().partition("=")
+        fields |= _read_modifier(name, value, spelling)
+    return Fault(spelling=spelling, **fields)
+
+
+def _read_answer(answer: str, spelling: str) -> dict[str, Any]:
+    match = _ANSWER.fullmatch(answer.strip())
+    if match is None:
+        raise _misspelled(spelling)
+    if match["status"]:
+        status, error_id = _status(match["status"], spelling), match["error_id"]
+        if error_id and status in BODILESS:
+            raise ValueError(f"A {status} has no body, so no error id: {spelling!r}.")
+        return {"kind": "status", "status": status, "error_id": error_id, "processed": _processes(status, error_id)}
+    kind, value = match["kind"], match["value"]
+    if kind not in get_args(Kind) or kind == "status" or (value is not None and kind in ("ok", "reset")):
+        raise _misspelled(spelling)
+    if kind == "json":
+        if value is None:
+            raise ValueError(f"json needs the text of the body, such as json={{}}: {spelling!r}.")
+        return {"kind": kind, "body": value}
+    status = _status(value, spelling) if value is not None else _DEFAULT_STATUS.get(kind, 200)
+    if status in BODILESS and kind in ("html", "cut"):
+        raise ValueError(f"A {status} has no body: {spelling!r}.")
+    return {"kind": kind, "status": status, "processed": kind == "ok"}
+
+
+def _processes(status: int, error_id: str | None) -> bool:
+    return status in _PROCESSED_REFUSALS and not (error_id or "").endswith("_global_api_version")
+
+
+def _read_modifier(name: str, value: str, spelling: str) -> dict[str, Any]:
+    match name:
+        case "processed":
+            return {"processed": True}
+        case "delay":
+            return {"delay": _seconds(value, spelling)}
+        case "retry_after" if not (value.isascii() and value.isprintable()):
+            raise ValueError(f"retry_after is seconds or an HTTP date: {spelling!r}.")
+        case "for":
+            return {"function": value}
+        case _:
+            return {name: value}
+
+
+def _status(text: str, spelling: str) -> int:
+    if not re.fullmatch(r"[2-5]\d\d", text, re.ASCII):
+        raise ValueError(f"The status of an answer is a number from 200 to 599: {spelling!r}.")
+    return int(text)
+
+
+def _seconds(text: str, spelling: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"delay is a number of seconds: {spelling!r}.")
+    return seconds
+
+
+def _misspelled(spelling: str) -> ValueError:
+    return ValueError(
+        f"There is no fault {spelling!r}; write ok, a status such as 503 or 429:rate_limit_exceeded, html, empty, cut, "
+        "redirect, json=TEXT or reset."
+    )
+
+
+class FaultPlan:
+    """
+    The faults that are to come: first those of the script, in order, then those that chance gives by the rates.
+
+    For use by several threads.
     """
 
-    def __init__(self, script: Iterable[str] = (), rates: Mapping[str, float] | None = None, seed: int = 0) -> None:
-        self._script = deque(map(Fault.parse, script))
-        self._rates = [(Fault.parse(text), float(rate)) for text, rate in (rates or {}).items()]
-        if any(rate < 0 for _, rate in self._rates) or sum(rate for _, rate in self._rates) > 1:
-            raise UnknownFaultError("Rates are probabilities, together 1 at most.")
-        self._random = random.Random(seed)  # noqa: S311  chance, not secrecy
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.clear()
 
-    def next(self) -> Fault:
-        """Return what the next call meets."""
-        if self._script:
-            return self._script.popleft()
-        drawn = self._random.random()
-        for fault, rate in self._rates:
-            if drawn < rate:
-                return fault
-            drawn -= rate
-        return Fault("ok")
+    def clear(self) -> None:
+        """Order nothing more."""
+        with self._lock:
+            self._script: list[Fault] = []
+            self._rates: list[tuple[Fault, float]] = []
+            self._random = random.Random()  # noqa: S311 (chance, not a secret)
+
+    def order(
+        self, *, script: Iterable[str] = (), rates: Mapping[str, float] | None = None, seed: int | None = None
+    ) -> None:
+        """
+        Order faults; all of them, or none where one cannot be.
+
+        :param script: faults to append to the script; each is taken by one call.
+        :param rates: the probability of each fault for each call that takes none from the script. They replace those
+            ordered before; None leaves them.
+        :param seed: makes the chance of these rates repeatable.
+        :raises ValueError: if a fault is misspelled, or the probabilities cannot be.
+        """
+        coming = [parse_fault(spelling) for spelling in script]
+        chances = [(parse_fault(spelling), float(rate)) for spelling, rate in (rates or {}).items()]
+        if not all(0 <= rate <= 1 for _, rate in chances) or math.fsum(rate for _, rate in chances) > 1:
+            raise ValueError("Rates are probabilities from 0 to 1, and together no more than 1.")
+        with self._lock:
+            self._script += coming
+            if rates is not None:
+                self._rates = chances
+                self._random = random.Random(seed)  # noqa: S311 (chance, not a secret)
+
+    def take(self, function: str) -> Fault | None:
+        """Return the fault that a call of a function gets, None for none."""
+        with self._lock:
+            for position, fault in enumerate(self._script):
+                if fault.function in (None, function):
+                    return self._script.pop(position)
+            left = self._random.random() if self._rates else 1.0
+            for fault, rate in self._rates:
+                if fault.function in (None, function):
+                    if left < rate:
+                        return fault
+                    left -= rate
+        return None

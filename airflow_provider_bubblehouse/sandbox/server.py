@@ -1,40 +1,43 @@
-"""The sandbox as a server on loopback, in a thread of its own."""
+"""A sandbox that runs: the application in uvicorn, in a thread of its own, and a Python face for tests and demos."""
 
 from __future__ import annotations
 
-import base64
 import json
-import secrets
 import socket
 import threading
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
 
-from airflow_provider_bubblehouse.sandbox.app import Api, Call
-from airflow_provider_bubblehouse.sandbox.auth import default_claims, mint
-from airflow_provider_bubblehouse.sandbox.faults import Faults
+from airflow_provider_bubblehouse.sandbox.app import SandboxApp
+from airflow_provider_bubblehouse.sandbox.auth import ShopKey, random_secret
+from airflow_provider_bubblehouse.sandbox.calls import Call, CallLog
+from airflow_provider_bubblehouse.sandbox.faults import FaultPlan
 from airflow_provider_bubblehouse.sandbox.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    import os
+    from collections.abc import Mapping
     from types import TracebackType
 
-_LOOPBACK = "127.0.0.1"  # nothing else: it hands out its own token
+ADDRESS = "127.0.0.1"  # never another: it takes anybody's customers and shows them to anybody
+_KEEP_ALIVE = 600  # seconds; a connection that a test left idle must not look like a fault
+_POLL = 0.002  # seconds between looks at whether the server has started, which takes about as long
+_SHUTDOWN = 1  # seconds for what is under way to see that its connection is gone
 
 
 class Sandbox:
     """
-    A stand-in for the Bubblehouse API; a context manager that serves while it is open.
+    A local stand-in for the Bubblehouse API. A context manager: it listens between enter and exit.
 
-    :param port: the port, 0 for a free one.
+    :param port: the port on 127.0.0.1, 0 for a free one.
     :param shop: the shop slug.
-    :param key_id: names the shared secret.
-    :param shared_secret: the secret in base64; None for a new one, so that no two sandboxes take each other's tokens.
-    :param database: the SQLite file that keeps the customers; the default keeps them in memory.
-    :param lag: seconds until pushed rows are processed, as the API may take them in later than it answers.
-    :param keep_customers: whether each call is logged with its customers.
+    :param key_id: the id of the shop's shared secret.
+    :param shared_secret: the secret, at least 32 bytes in base64; None for a random one.
+    :param database: the SQLite file that keeps the customers, None to forget them on exit.
+    :param lag: seconds between the acceptance of customers and their processing.
+    :param keep_bodies: whether ``calls`` hold the customers that came.
+    :raises ValueError: if the secret cannot be one.
     """
 
     def __init__(
@@ -44,107 +47,173 @@ class Sandbox:
         shop: str = "demo-shop",
         key_id: str = "sandbox",
         shared_secret: str | None = None,
-        database: str = ":memory:",
+        database: str | os.PathLike[str] | None = None,
         lag: float = 0.0,
-        keep_customers: bool = True,
+        keep_bodies: bool = True,
     ) -> None:
-        self.shop = shop
-        self.key_id = key_id
-        self.shared_secret = shared_secret or base64.b64encode(secrets.token_bytes(32)).decode()
-        self.token = self.mint()
+        self._key = ShopKey(shop=shop, key_id=key_id, shared_secret=shared_secret or random_secret())
         self._port = port
-        self._store = Store(database)
-        self._api = Api(
-            self._store,
-            shop=shop,
-            key_id=key_id,
-            shared_secret=self.shared_secret,
-            lag=lag,
-            keep_customers=keep_customers,
-        )
+        self._database = database or ":memory:"
+        self._lag = lag
+        self._calls = CallLog(keep_bodies=keep_bodies)
+        self._faults = FaultPlan()
 
-    def __enter__(self) -> Sandbox:
-        self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    def __enter__(self) -> Self:
+        """
+        Begin to listen.
+
+        :raises OSError: if the port cannot be had.
+        :raises sqlite3.Error: if the database cannot be used.
+        :raises RuntimeError: if the server does not start; its thread says why.
+        """
+        listener = _listener(self._port)
         try:
-            self._socket.bind((_LOOPBACK, self._port))
-        except OSError:
-            self._socket.close()
+            self._store = Store(self._database, lag=self._lag)
+        except BaseException:
+            listener.close()
             raise
-        config = uvicorn.Config(
-            self._api, http="h11", ws="none", lifespan="off", proxy_headers=False, access_log=False, log_level="error"
+        self._port = listener.getsockname()[1]
+        app = SandboxApp(key=self._key, store=self._store, calls=self._calls, faults=self._faults)
+        self._server = _Server(app)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([listener],), name="bubblehouse-sandbox", daemon=True
         )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
         self._thread.start()
-        while not self._server.started and self._thread.is_alive():
-            time.sleep(0.005)
+        while not self._server.started:
+            self._thread.join(_POLL)
+            if not self._thread.is_alive():
+                raise RuntimeError("The sandbox did not start.")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.should_exit = self._server.force_exit = True
+        self._server.should_exit = True
         self._thread.join()
         self._store.close()
 
     @property
     def url(self) -> str:
-        """The base URL: what goes into a connection's host."""
-        return f"http://{_LOOPBACK}:{self._socket.getsockname()[1]}"
+        """Where the sandbox listens, such as ``http://127.0.0.1:8765``."""
+        return f"http://{ADDRESS}:{self._port}"
 
     @property
-    def calls(self) -> list[Call]:
-        """The calls that arrived, oldest first."""
-        return list(self._api.calls)
+    def shop(self) -> str:
+        """The shop slug."""
+        return self._key.shop
 
-    def customers(self) -> list[dict[str, Any]]:
-        """Return the customers as they were pushed, deleted ones too, oldest first."""
-        return self._store.customers()
+    @property
+    def key_id(self) -> str:
+        """The id of the shared secret."""
+        return self._key.key_id
 
-    def mint(self, **claims: Any) -> str:
+    @property
+    def shared_secret(self) -> str:
+        """The shared secret in base64."""
+        return self._key.shared_secret
+
+    @property
+    def token(self) -> str:
+        """A shop token that does not expire."""
+        return self._key.mint()
+
+    def mint(self, *, kid: str | None = None, **claims: Any) -> str:
         """
-        Return a shop token; without claims one that does not expire.
+        Make a token, of a shop token's claims where no others are given.
 
-        :param claims: claims to set, such as ``exp``; ``kid`` sets the header's.
+        :param kid: another key id in the header.
+        :param claims: claims such as ``exp``, ``iat``, ``sub``, ``aud``; one that is None is left out.
         """
-        key_id = claims.pop("kid", self.key_id)
-        return mint(key_id, self.shared_secret, default_claims(self.shop) | claims)
+        return self._key.mint(kid=kid, **claims)
 
-    def connection(self, **fields: Any) -> str:
+    def connection(self, **overrides: Any) -> str:
         """
-        Return the Airflow connection to this sandbox, as JSON for ``AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT``.
+        Return an Airflow connection to the sandbox as JSON, the value of ``AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT``.
 
-        :param fields: fields to set otherwise, such as ``extra={"allow_debug": True}``.
+        :param overrides: fields of the connection that are to be different, such as ``extra={"allow_debug": True}``.
         """
-        own = {"conn_type": "bubblehouse", "host": self.url, "login": self.shop, "password": self.token}
-        return json.dumps(own | fields)
+        fields = {
+            "conn_type": "bubblehouse",
+            "host": self.url,
+            "login": self.shop,
+            "password": self.token,
+            "extra": {},
+        }
+        return json.dumps(fields | overrides)
 
     def script(self, *faults: str) -> None:
         """
-        Order faults for the next calls, one each; this replaces what was ordered before.
+        Order faults for the next calls, one each, after those ordered before (see ``sandbox.faults``).
 
-        :param faults: as ``sandbox.faults`` describes.
+        :raises ValueError: if one is misspelled.
         """
-        self.order(faults)
+        self._faults.order(script=faults)
 
-    def rates(self, rates: Mapping[str, float], *, seed: int = 0) -> None:
+    def rates(self, rates: Mapping[str, float], *, seed: int | None = None) -> None:
         """
-        Order faults by chance; this replaces what was ordered before.
+        Order faults by chance, in place of the rates ordered before.
 
-        :param rates: fault to its probability a call.
-        :param seed: makes the choice repeatable.
+        :param rates: the probability of each fault, for each call that takes none from the script.
+        :param seed: makes the chance repeatable.
+        :raises ValueError: if a fault is misspelled, or the probabilities cannot be.
         """
-        self.order((), rates, seed=seed)
+        self._faults.order(rates=rates, seed=seed)
 
-    def order(self, script: Iterable[str], rates: Mapping[str, float] | None = None, *, seed: int = 0) -> None:
-        """
-        Order faults for the next calls, and after these by chance; this replaces what was ordered before.
+    @property
+    def calls(self) -> list[Call]:
+        """The calls that came, oldest first, also those that were reset or are under way."""
+        return self._calls.all()
 
-        :raises UnknownFaultError: if a fault cannot be read.
-        """
-        self._api.faults = Faults(script, rates, seed)
+    def calls_of(self, function: str) -> list[Call]:
+        """Return the calls of one function, oldest first."""
+        return [call for call in self.calls if call.function == function]
+
+    def customers(self) -> list[dict[str, Any]]:
+        """Return the fields of all customers, also those with ``"deleted": true``, in the order of first arrival."""
+        return [customer.fields for customer in self._store.customers()]
 
     def clear(self) -> None:
-        """Forget customers, calls and faults."""
-        self._api.clear()
+        """Forget customers, calls and the faults that were still to come."""
+        self._faults.clear()
+        self._store.clear()
+        self._calls.clear()
+
+
+def _listener(port: int) -> socket.socket:
+    # Only with this protocol, not with 0, does asyncio set TCP_NODELAY; without it an answer takes 40 ms.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((ADDRESS, port))
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own logging, which when it is to end drops what is under way."""
+
+    def __init__(self, app: SandboxApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="h11",  # the one whose connection a fault can get at
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                proxy_headers=False,
+                access_log=False,
+                log_config=None,
+                log_level="error",
+                timeout_keep_alive=_KEEP_ALIVE,
+                timeout_graceful_shutdown=_SHUTDOWN,
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in self.servers:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets)
