@@ -72,6 +72,12 @@ def get_provider_info() -> dict[str, Any]:
                         "Not a setting of Bubblehouse's.",
                         "schema": {"type": ["integer", "null"], "minimum": 1},
                     },
+                    "max_calls_per_second": {
+                        "label": "Calls per second",
+                        "description": "How many calls a task begins in a second at most. Empty: no limit. The limit "
+                        "of your shop is Bubblehouse's to name; it holds for all tasks together.",
+                        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
+                    },
                     "allow_debug": {
                         "label": "Allow debug calls",
                         "description": "Lets tasks use debug=True, which Bubblehouse wants kept out of production. "

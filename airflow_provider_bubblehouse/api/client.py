@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import socket
+from contextlib import suppress
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import requests
+from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError
 
@@ -18,6 +22,7 @@ from airflow_provider_bubblehouse.api.connection import (
 from airflow_provider_bubblehouse.exceptions import Answer, BubblehousePermanentError, classify
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from airflow_provider_bubblehouse.api.tokens import Tokens
@@ -40,6 +45,32 @@ class BearerAuth(AuthBase):
         return request
 
 
+class _Adapter(HTTPAdapter):
+    """An adapter that can cut off the call that is under way, which closing a session does not do."""
+
+    def __init__(self) -> None:
+        self._connections: list[Any] = []
+        super().__init__(pool_connections=1, pool_maxsize=1)
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = partial(self._connect, type(pool).ConnectionCls)
+        return pool
+
+    def _connect(self, kind: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        connection = kind(*args, **kwargs)
+        self._connections = [connection]  # a client makes one call at a time, so the newest is the one in use
+        return connection
+
+    def abort(self) -> None:
+        for connection in self._connections:
+            sock = connection.sock
+            if sock is not None:
+                with suppress(OSError):  # it is closed already
+                    # Below TLS, whose own shutdown would wait for the other side.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
 class Client:
     """
     Calls one shop's API over one session; a context manager. Not for use by two threads at once.
@@ -49,9 +80,27 @@ class Client:
 
     def __init__(self, connection: ShopConnection) -> None:
         self._connection = connection
+        self._adapter = _Adapter()
         self._session = requests.Session()
-        self._session.headers.update(HEADERS)
-        self._session.auth = BearerAuth(connection.tokens)
+        self._session.mount("https://", self._adapter)
+        self._session.mount("http://", self._adapter)
+        self._auth = BearerAuth(connection.tokens)
+        self._requests: dict[str, requests.PreparedRequest] = {}
+
+    def _request(self, function: str, body: bytes) -> requests.PreparedRequest:
+        """Return the request of a call; of a function it is prepared once, which takes as long as to send it."""
+        request = self._requests.get(function)
+        if request is None:
+            request = requests.Request("POST", self._connection.url(function), headers=HEADERS).prepare()
+            self._requests[function] = request
+        request.prepare_body(body, files=None)
+        request.prepare_auth(self._auth)
+        return request
+
+    @cached_property
+    def _settings(self) -> Mapping[str, Any]:
+        """Proxies and certificates as the environment names them; to look them up takes as long as a small call."""
+        return self._session.merge_environment_settings(self._connection.base_url, {}, True, True, None)
 
     def __enter__(self) -> Client:
         return self
@@ -62,8 +111,12 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the session and its sockets."""
+        """Close the session and its idle sockets."""
         self._session.close()
+
+    def abort(self) -> None:
+        """Cut off the call that another thread has under way; it then ends with a transient error."""
+        self._adapter.abort()
 
     def call(self, function: str, body: bytes, *, debug: bool = False) -> dict[str, Any]:
         """
@@ -88,12 +141,11 @@ class Client:
     def _send(self, function: str, body: bytes) -> Answer:
         status, retry_after, content = None, None, bytearray()
         try:
-            with self._session.post(
-                self._connection.url(function),
-                data=body,
+            with self._session.send(
+                self._request(function, body),
                 timeout=(CONNECT_TIMEOUT, self._connection.read_timeout),
                 allow_redirects=False,
-                stream=True,  # so that the status is known even where the body is cut off
+                **self._settings,  # with stream=True, so that the status is known even where the body is cut off
             ) as response:
                 status, retry_after = response.status_code, response.headers.get("Retry-After")
                 for piece in response.iter_content(64 * 1024):

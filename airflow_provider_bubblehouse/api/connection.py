@@ -41,6 +41,7 @@ class ShopConnection:
     :param tokens: where calls get their token from.
     :param api_version: the API's global version, part of every URL.
     :param read_timeout: seconds to wait for the next piece of an answer.
+    :param max_calls_per_second: how many calls a push begins in a second at most; None for no limit.
     :param allow_debug: whether calls with ``debug`` are allowed, which the API wants kept out of production.
     """
 
@@ -49,6 +50,7 @@ class ShopConnection:
     tokens: Tokens = field(repr=False)
     api_version: str = DEFAULT_API_VERSION
     read_timeout: float = DEFAULT_READ_TIMEOUT
+    max_calls_per_second: float | None = None
     allow_debug: bool = False
 
     def url(self, function: str) -> str:
@@ -74,7 +76,8 @@ def read_connection(
     :param password: the shop token.
     :param host: the API's host, with ``http://`` only where it is this machine; default ``app.bubblehouse.com``.
     :param port: the API's port, default that of the scheme.
-    :param extra: ``key_id``, ``shared_secret``, ``api_version``, ``timeout`` in seconds, ``allow_debug``.
+    :param extra: ``key_id``, ``shared_secret``, ``api_version``, ``timeout`` in seconds, ``max_calls_per_second``,
+        ``allow_debug``.
     :param mask: called with every secret, so that it is kept out of logs.
     :raises BubblehousePermanentError: if a field is missing or cannot be right; the text names it, never its value.
     """
@@ -94,7 +97,8 @@ def read_connection(
         shop=shop,
         tokens=_tokens(shop, (password or "").strip(), extra, mask),
         api_version=api_version,
-        read_timeout=_seconds(extra, "timeout", DEFAULT_READ_TIMEOUT),
+        read_timeout=_number(extra, "timeout") or DEFAULT_READ_TIMEOUT,
+        max_calls_per_second=_number(extra, "max_calls_per_second"),
         allow_debug=_boolean(extra, "allow_debug"),
     )
 
@@ -158,17 +162,17 @@ def _text(extra: Mapping[str, Any], name: str) -> str:
     return value.strip()
 
 
-def _seconds(extra: Mapping[str, Any], name: str, default: float) -> float:
+def _number(extra: Mapping[str, Any], name: str) -> float | None:
     value = extra.get(name)
     if value is None or value == "":
-        return default
+        return None
     try:
-        seconds = math.nan if isinstance(value, bool) else float(value)
+        number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise BubblehousePermanentError(f"{name} of the Airflow connection must be a number of seconds above 0.")
-    return seconds
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise BubblehousePermanentError(f"{name} of the Airflow connection must be a number above 0.")
+    return number
 
 
 def _boolean(extra: Mapping[str, Any], name: str) -> bool:

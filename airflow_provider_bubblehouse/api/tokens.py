@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -95,8 +96,13 @@ class MintedTokens:
         self._mask = mask
         self._token = ""
         self._renew_at = 0.0
+        self._lock = threading.Lock()  # lanes share these tokens
 
     def current(self) -> str:
+        with self._lock:
+            return self._current()
+
+    def _current(self) -> str:
         now = time.time()
         if now >= self._renew_at:
             expiry = now + MINTED_LIFETIME

@@ -132,7 +132,7 @@ class BubblehouseHook(BaseHook):
             encode_customer,
         )
         from airflow_provider_bubblehouse.exceptions import UPDATE_CUSTOMERS, BubblehousePermanentError
-        from airflow_provider_bubblehouse.push.batches import batch_of
+        from airflow_provider_bubblehouse.push.batches import body_of
         from airflow_provider_bubblehouse.push.summary import InvalidRows
 
         normaliser = CustomerNormaliser(timezone=timezone)
@@ -141,11 +141,11 @@ class BubblehouseHook(BaseHook):
             try:
                 encoded.append(encode_customer(normaliser.normalise(customer)))
             except InvalidCustomerError as error:
-                invalid.add("", row, error)
+                invalid.add(f"row {row}", error)
         if invalid.count:
             raise BubblehousePermanentError(f"Customers are invalid and nothing was sent. {invalid}.")
         if encoded:
-            self.client.call(UPDATE_CUSTOMERS, batch_of(encoded, debug=debug).body, debug=debug)
+            self.client.call(UPDATE_CUSTOMERS, body_of(encoded, debug=debug), debug=debug)
 
     def test_connection(self) -> tuple[bool, str]:
         """Call Status2 with the token, for the Test button; a token that is not accepted is told from a dead line."""

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.push.sources import FILE_FORMATS, FileSource, ListSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
+    from airflow_provider_bubblehouse.push.push import Push
+    from airflow_provider_bubblehouse.push.rejected import RejectedRows
     from airflow_provider_bubblehouse.push.sources import ColumnMap, Source
 
 DEFAULT_BATCH_SIZE = 500  # half of what the API recommends at most for orders, the only number it names
@@ -51,8 +54,9 @@ class CustomerRows(Sequence[Any]):
 class _CustomersOperator(BaseOperator):
     """What updating and deleting share: where the rows come from and how they travel."""
 
-    template_fields: Sequence[str] = ("bubblehouse_conn_id", "customers", "path")
+    template_fields: Sequence[str] = ("bubblehouse_conn_id", "customers", "path", "rejected_path")
     ui_color = "#e8e1f5"
+    timezone = "UTC"
 
     def __init__(
         self,
@@ -64,8 +68,13 @@ class _CustomersOperator(BaseOperator):
         bubblehouse_conn_id: str = BubblehouseHook.default_conn_name,
         batch_size: int = DEFAULT_BATCH_SIZE,
         max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES,
+        in_flight: int = 1,
         max_attempts: int = DEFAULT_MAX_ATTEMPTS,
         max_attempt_seconds: float = DEFAULT_MAX_ATTEMPT_SECONDS,
+        rate_limit_wait: float = 0,
+        on_rejected: str = "stop",
+        rejected_path: str | os.PathLike[str] | ObjectStoragePath | None = None,
+        resume: bool = True,
         dry_run: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -74,11 +83,15 @@ class _CustomersOperator(BaseOperator):
             raise BubblehousePermanentError("Give either customers or path: the rows come from one place.")
         if file_format not in FILE_FORMATS:
             raise BubblehousePermanentError(f"file_format must be one of {', '.join(FILE_FORMATS)}.")
+        if on_rejected not in ("stop", "continue"):
+            raise BubblehousePermanentError("on_rejected must be stop or continue.")
         for name, number, least in (
             ("batch_size", batch_size, 1),
             ("max_batch_bytes", max_batch_bytes, 1024),
+            ("in_flight", in_flight, 1),
             ("max_attempts", max_attempts, 1),
             ("max_attempt_seconds", max_attempt_seconds, 0),
+            ("rate_limit_wait", rate_limit_wait, 0),
         ):
             if number < least:
                 raise BubblehousePermanentError(f"{name} must be at least {least}.")
@@ -89,52 +102,90 @@ class _CustomersOperator(BaseOperator):
         self.bubblehouse_conn_id = bubblehouse_conn_id
         self.batch_size = batch_size
         self.max_batch_bytes = max_batch_bytes
+        self.in_flight = in_flight
         self.max_attempts = max_attempts
         self.max_attempt_seconds = max_attempt_seconds
+        self.rate_limit_wait = rate_limit_wait
+        self.on_rejected = on_rejected
+        self.rejected_path = rejected_path
+        self.resume = resume
         self.sends = not dry_run  # under its own name it would hide BaseOperator.dry_run, which the CLI calls
+        self._push: Push | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the rows and return the summary, which goes to XCom."""
-        from airflow_provider_bubblehouse.push.attempts import Attempts
-        from airflow_provider_bubblehouse.push.push import Push
-
-        push = Push(
-            source=self._source(),
-            normalise=self._normalise(),
-            client=BubblehouseHook(self.bubblehouse_conn_id).get_conn() if self.sends else None,
-            attempts=Attempts(max_attempts=self.max_attempts, max_seconds=self.max_attempt_seconds),
-            batch_size=self.batch_size,
-            max_batch_bytes=self.max_batch_bytes,
-            **self._limits(),
-        )
+        self._push = self._prepare(context)
         try:
-            return push.run()
+            return self._push.run()
         except BubblehouseTransientError as error:
             task_instance = context.get("ti")
             if task_instance is not None and task_instance.try_number > task_instance.max_tries:
                 error.args = (f"{error} This was the task's last try; set retries= to have this retried.",)
             raise
 
-    @abstractmethod
-    def _normalise(self) -> Callable[[object], Mapping[str, Any]]:
-        """Return what turns a record into the customer to send."""
+    def on_kill(self) -> None:
+        """Have ``execute`` end soon; called by a signal's handler, so that it must not wait for anything."""
+        if self._push is not None:
+            self._push.stop()
+
+    def _prepare(self, context: Context) -> Push:
+        from airflow.providers.common.compat.sdk import Stats
+
+        from airflow_provider_bubblehouse.api.client import Client
+        from airflow_provider_bubblehouse.push.checkpoint import forget_progress
+        from airflow_provider_bubblehouse.push.push import Push
+
+        connection = BubblehouseHook(self.bubblehouse_conn_id).connection if self.sends else None
+        store = context.get("task_state_store") if self.sends else None  # Airflow has one from 3.3 on
+        if store is not None and not self.resume:
+            forget_progress(store)
+            store = None
+        return Push(
+            source=self._source(),
+            connect=None if connection is None else lambda: Client(connection),
+            max_calls_per_second=None if connection is None else connection.max_calls_per_second,
+            batch_size=self.batch_size,
+            max_batch_bytes=self.max_batch_bytes,
+            in_flight=self.in_flight,
+            max_attempts=self.max_attempts,
+            max_attempt_seconds=self.max_attempt_seconds,
+            rate_limit_wait=self.rate_limit_wait,
+            go_on_after_rejection=self.on_rejected == "continue",
+            store=store,
+            depends_on={
+                "host": connection and connection.base_url,
+                "shop": connection and connection.shop,
+                "operator": self.operator_name,
+                "column_map": self.column_map,
+                "file_format": self.file_format,
+                "timezone": self.timezone,
+            },
+            rejected_rows=self._rejected_rows(context),
+            count=Stats.incr,
+            **self._own_parameters(),
+        )
 
     @abstractmethod
-    def _limits(self) -> dict[str, Any]:
-        """Return the parameters of ``Push`` that only this operator has."""
+    def _own_parameters(self) -> dict[str, Any]:
+        """Return the parameters of ``Push`` that differ between the operators."""
+
+    def _rejected_rows(self, context: Context) -> RejectedRows | None:
+        if self.rejected_path is None:
+            return None
+        from airflow_provider_bubblehouse.push.rejected import RejectedRows
+
+        location = _location(self.rejected_path)
+        ti = context.get("ti")
+        own = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) if ti is not None else ()  # mapped tasks do not meet
+        return RejectedRows(_filesystem(location), "/".join((location.path, *map(str, own))))
 
     def _source(self) -> Source:
         if self.path is None:
             return ListSource(_rows(self.customers), column_map=self.column_map)
         location = _location(self.path)
-        try:
-            filesystem = location.fs
-        except (ImportError, ValueError):
-            raise BubblehousePermanentError(
-                f"There is no file system for {location}; s3:// needs pip install 'airflow-provider-bubblehouse[s3]', "
-                "gs:// needs [gcs], others the provider of their own."
-            ) from None
-        return FileSource(filesystem, location.path, file_format=self.file_format, column_map=self.column_map)
+        return FileSource(
+            _filesystem(location), location.path, file_format=self.file_format, column_map=self.column_map
+        )
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
@@ -163,22 +214,36 @@ class UpdateCustomersOperator(_CustomersOperator):
     the task and then by the task's ``retries``; a 4xx fails the task at once, without a retry.
 
     The result is a summary without any row: ``read``, ``invalid``, ``accepted``, ``rejected``, ``unsent`` (``read`` is
-    the sum of the other four), ``batches``, ``calls``, ``retries``, ``seconds``.
+    the sum of the other four, over all tries), ``resumed_at`` (rows that earlier tries had settled), of this try
+    ``batches``, ``calls``, ``retries``, ``seconds``, and the folder ``rejected_path`` if rows were written there.
 
     :param customers: the rows: a list of dicts with the fields of Customer2, an XComArg that gives one, or a template
         that renders to it as JSON. Not together with ``path``. A literal list becomes part of the serialized DAG, with
         all it holds: for demos only. (templated)
     :param path: a file of rows: a local path, or one in an object store such as ``s3://conn_id@bucket/key.csv``; a
         glob, unless a file of exactly that name exists. ``.gz`` is decompressed. (templated)
-    :param file_format: ``jsonl``, ``json`` (an array of objects), ``csv`` or ``parquet``; ``auto`` goes by the suffix.
+    :param file_format: ``jsonl``, ``json`` (an array of objects), ``csv``, ``parquet``, or ``rejected`` for files of
+        a ``rejected_path``; ``auto`` goes by the suffix.
     :param column_map: column or field of the source to field of Customer2, such as ``{"CustomerId": "id", "City":
         "extras.city"}``. Exactly these are sent. Without it each goes under its own name.
     :param timezone: the time zone of times without an offset.
     :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``. (templated)
     :param batch_size: how many customers a call has at most. The API names 1000 for orders and nothing for customers.
     :param max_batch_bytes: how many bytes a call's body has at most; a row beyond it is invalid.
-    :param max_attempts: how many times a batch is sent at most within one try of the task.
+    :param in_flight: how many calls are under way at once. The updates of one customer stay in their order, as long as
+        the source names it always by ``id`` or always by ``email``.
+    :param max_attempts: how many times a batch that fails transiently is sent at most within one try of the task.
     :param max_attempt_seconds: no wait between them is begun that would end later than this after the first.
+    :param rate_limit_wait: seconds in all that the push may wait where the API answers 429, for as long as its
+        ``Retry-After`` asks; a wait that would not fit fails at once. By default any 429 does.
+    :param on_rejected: what follows after the API refused a batch, which it has processed: ``stop`` fails at once,
+        ``continue`` sends the rest and then fails. Neither is retried.
+    :param rejected_path: a folder, local or in an object store, for the rows of refused batches and for invalid rows,
+        which are personal data: files ``{dag_id}/{run_id}/{task_id}/{map_index}/{first row}.jsonl``. Mended, they
+        are pushed with ``file_format="rejected"``. (templated)
+    :param resume: go on after the rows that earlier tries of this task settled, as long as source and parameters are
+        the same; Airflow keeps the progress from 3.3 on. Also a task that is cleared goes on so, and one whose source
+        was refused still fails: False starts over.
     :param on_invalid: ``fail`` validates the whole source before the first call and refuses it whole if a row is
         invalid; ``skip`` sends the others and reports the invalid rows.
     :param debug: have the API process at once and refuse the call on any warning. For development only: the connection
@@ -193,17 +258,19 @@ class UpdateCustomersOperator(_CustomersOperator):
         super().__init__(**kwargs)
         if on_invalid not in ("fail", "skip"):
             raise BubblehousePermanentError("on_invalid must be fail or skip.")
+        if debug and self.in_flight > 1:
+            raise BubblehousePermanentError("debug sends one batch at most, so in_flight must be 1.")
         self.timezone = timezone
         self.on_invalid = on_invalid
         self.debug = debug
 
-    def _normalise(self) -> Callable[[object], Mapping[str, Any]]:
-        from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
-
-        return CustomerNormaliser(timezone=self.timezone).normalise
-
-    def _limits(self) -> dict[str, Any]:
-        return {"skip_invalid": self.on_invalid == "skip", "debug": self.debug}
+    def _own_parameters(self) -> dict[str, Any]:
+        return {
+            "normalise": CustomerNormaliser(timezone=self.timezone).normalise,
+            "plain_pass": True,
+            "skip_invalid": self.on_invalid == "skip",
+            "debug": self.debug,
+        }
 
 
 class DeleteCustomersOperator(_CustomersOperator):
@@ -224,13 +291,8 @@ class DeleteCustomersOperator(_CustomersOperator):
             raise BubblehousePermanentError("max_customers must be at least 1.")
         self.max_customers = max_customers
 
-    def _normalise(self) -> Callable[[object], Mapping[str, Any]]:
-        from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
-
-        return CustomerNormaliser().normalise_deletion
-
-    def _limits(self) -> dict[str, Any]:
-        return {"max_customers": self.max_customers}
+    def _own_parameters(self) -> dict[str, Any]:
+        return {"normalise": CustomerNormaliser().normalise_deletion, "max_customers": self.max_customers}
 
 
 def _rows(value: Any) -> Sequence[Any]:
@@ -259,6 +321,16 @@ def _resolve(value: Any, context: Any) -> Any:
         return {name: _resolve(inner, context) for name, inner in value.items()}
     resolve = getattr(value, "resolve", None)
     return value if resolve is None or isinstance(value, os.PathLike) else resolve(context)
+
+
+def _filesystem(location: ObjectStoragePath) -> Any:
+    try:
+        return location.fs
+    except (ImportError, ValueError):
+        raise BubblehousePermanentError(
+            f"There is no file system for {location}; s3:// needs pip install 'airflow-provider-bubblehouse[s3]', "
+            "gs:// needs [gcs], others the provider of their own."
+        ) from None
 
 
 def _location(path: Any) -> ObjectStoragePath:

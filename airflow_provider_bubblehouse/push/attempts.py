@@ -8,13 +8,18 @@ not come back together.
 from __future__ import annotations
 
 import logging
-import time
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import tenacity
 
-from airflow_provider_bubblehouse.exceptions import BubblehouseError, BubblehouseTransientError
+from airflow_provider_bubblehouse.exceptions import (
+    BubblehouseError,
+    BubblehouseRateLimitError,
+    BubblehouseTransientError,
+)
+from airflow_provider_bubblehouse.push.pacing import Pacer, StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,54 +37,76 @@ class Attempts:
     """
     How often and how long a call is tried.
 
-    :param max_attempts: how many calls are made at most.
+    :param max_attempts: how many times a call that fails transiently is made at most.
     :param max_seconds: a wait that would end later than so many seconds after the first call is not begun.
-    :param sleep: waits so many seconds.
+    :param pacer: lets each call through, and waits for a rate limit.
+    :param stop: ends a wait, after which no call is made.
     """
 
     max_attempts: int
     max_seconds: float
-    sleep: Callable[[float], None] = time.sleep
+    pacer: Pacer
+    stop: threading.Event = field(default_factory=threading.Event)
 
-    def call(self, send: Callable[[], T], *, on_retry: Callable[[], None]) -> T:
+    def call(self, send: Callable[[], T], *, on_call: Callable[[bool], None]) -> T:
         """
         Call until it goes through.
 
         :param send: makes the call.
-        :param on_retry: called before each further attempt.
+        :param on_call: called before each call with whether it is one more for the same data.
         :return: what ``send`` returned.
-        :raises BubblehouseError: the last attempt's, with ``attempts`` set.
+        :raises BubblehouseError: the last call's, with ``attempts`` set.
         """
         made = 0
 
-        def attempt() -> T:
+        def call_once() -> T:
             nonlocal made
+            self.pacer.wait_for_turn()
+            on_call(made > 0)
             made += 1
-            if made > 1:
-                on_retry()
             try:
                 return send()
             except BubblehouseError as error:
                 error.attempts = made
                 raise
 
-        return tenacity.Retrying(
+        result: T = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_worth_a_wait),
             stop=tenacity.stop_after_attempt(self.max_attempts) | tenacity.stop_before_delay(self.max_seconds),
             wait=_wait,
-            sleep=self.sleep,
+            sleep=self._sleep,
             before_sleep=self._log_wait,
             reraise=True,
-        )(attempt)
+        )(self._within_rate_limit, call_once)
+        return result
+
+    def _within_rate_limit(self, call_once: Callable[[], T]) -> T:
+        limited = 0
+        while True:
+            try:
+                return call_once()
+            except BubblehouseRateLimitError as error:
+                if not self.pacer.wait_for_limit(error, before=limited):
+                    raise
+                limited += 1
+
+    def _sleep(self, seconds: float) -> None:
+        self.stop.wait(seconds)
 
     def _log_wait(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         wait = state.next_action.sleep if state.next_action else 0
         log.warning("%s Attempt %d of %d; next one in %.1f s.", error, state.attempt_number, self.max_attempts, wait)
+        if isinstance(error, BubblehouseError) and error.retry_after:
+            self.pacer.hold(error.retry_after)
 
 
 def _is_worth_a_wait(error: BaseException) -> bool:
-    return isinstance(error, BubblehouseTransientError) and (error.retry_after or 0) <= MAX_WAIT
+    return (
+        isinstance(error, BubblehouseTransientError)
+        and not isinstance(error, StoppedError)
+        and (error.retry_after or 0) <= MAX_WAIT
+    )
 
 
 _jitter = tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=MAX_WAIT)

@@ -1,30 +1,46 @@
-"""The push of a source: reads, validates, cuts batches, calls, and counts what became of every row."""
+"""
+The push of a source: reads, validates, cuts batches, deals them to lanes, and counts what became of every row.
+
+One thread does all of it but the calls themselves, so that counts and progress need no lock and a signal that is to end
+the task finds this thread waiting for events, never for an answer.
+"""
 
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from itertools import islice
+from queue import Empty, SimpleQueue
+from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_bubblehouse.api.customers import InvalidCustomerError, encode_customer
 from airflow_provider_bubblehouse.exceptions import (
-    UPDATE_CUSTOMERS,
     BubblehouseError,
     BubblehousePermanentError,
     BubblehouseRejectedError,
+    BubblehouseTransientError,
 )
-from airflow_provider_bubblehouse.push.batches import Batch, cut_batches, largest_customer
-from airflow_provider_bubblehouse.push.summary import InvalidRows, Summary
+from airflow_provider_bubblehouse.push.attempts import Attempts
+from airflow_provider_bubblehouse.push.batches import Batch, Batcher, largest_customer
+from airflow_provider_bubblehouse.push.checkpoint import Checkpoint, Lane, Progress, StateStore
+from airflow_provider_bubblehouse.push.encoder import CustomerEncoder, EncodedChunk, InvalidRow
+from airflow_provider_bubblehouse.push.lanes import CallMade, Event, Lanes, Settled, Stop, lane_of
+from airflow_provider_bubblehouse.push.pacing import Pacer, StoppedError
+from airflow_provider_bubblehouse.push.summary import InvalidRows, Places, Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from airflow_provider_bubblehouse.api.client import Client
-    from airflow_provider_bubblehouse.push.attempts import Attempts
+    from airflow_provider_bubblehouse.push.rejected import RejectedRows
     from airflow_provider_bubblehouse.push.sources import Source
 
 log = logging.getLogger(__name__)
+
+_SAVE_EVERY = 1.0  # seconds; what a killed process may have to send again
+_LOG_EVERY = 10.0  # seconds; a line more often is noise in a log that is kept
+_STOP_GRACE = 2.0  # seconds for calls under way; Airflow kills a task that is marked failed 5 s after telling it so
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,26 +50,54 @@ class Push:
 
     :param source: where the rows come from.
     :param normalise: turns a record into the customer to send, or raises ``InvalidCustomerError``.
-    :param client: makes the calls; None for a dry run, which makes none.
-    :param attempts: how often and how long a call is tried.
+    :param plain_pass: whether customers that need no change are sent without ``normalise`` (see ``CustomerEncoder``).
+    :param connect: opens the client of one lane; None for a dry run, which makes no call.
     :param batch_size: how many customers a call has at most.
     :param max_batch_bytes: how many bytes a call's body has at most.
+    :param in_flight: how many calls are under way at once.
+    :param max_attempts: how many times a call that fails transiently is made at most.
+    :param max_attempt_seconds: no wait between two of them is begun that would end later than this after the first.
+    :param rate_limit_wait: seconds in all that may be waited for a rate limit.
+    :param max_calls_per_second: how many calls begin in a second at most, None for no limit.
     :param skip_invalid: send the rest of a source with invalid rows; else such a source is refused whole.
+    :param go_on_after_rejection: send the rest after the API refused a batch, and fail at the end.
     :param max_customers: a source with more rows is refused whole; None for any number. Not with ``skip_invalid``.
     :param debug: ask the API for ``debug``; a source of more than one batch is then refused.
+    :param store: keeps the progress for the next try, None where nothing does.
+    :param depends_on: what the progress depends on, beside the parameters here and the source.
+    :param rejected_rows: keeps rejected and invalid rows, None to keep them nowhere.
+    :param count: counts a metric up.
     """
 
     source: Source
     normalise: Callable[[object], Mapping[str, Any]]
-    client: Client | None
-    attempts: Attempts
+    plain_pass: bool = False
+    connect: Callable[[], Client] | None
     batch_size: int
     max_batch_bytes: int
+    in_flight: int = 1
+    max_attempts: int
+    max_attempt_seconds: float
+    rate_limit_wait: float = 0.0
+    max_calls_per_second: float | None = None
     skip_invalid: bool = False
+    go_on_after_rejection: bool = False
     max_customers: int | None = None
     debug: bool = False
+    store: StateStore | None = None
+    depends_on: Mapping[str, object] = field(default_factory=dict)
+    rejected_rows: RejectedRows | None = None
+    count: Callable[[str, int], None] = field(default=lambda _name, _number: None)
+
     summary: Summary = field(default_factory=Summary, init=False)
     invalid_rows: InvalidRows = field(default_factory=InvalidRows, init=False)
+    _places: Places = field(default_factory=Places, init=False)
+    _events: SimpleQueue[Event] = field(default_factory=SimpleQueue, init=False)
+    _lanes: Lanes | None = field(default=None, init=False)
+    _checkpoint: Checkpoint | None = field(default=None, init=False)
+    _settled_when_saved: int = field(default=0, init=False)
+    _saved_at: float = field(default_factory=time.monotonic, init=False)
+    _logged_at: float = field(default_factory=time.monotonic, init=False)
 
     def run(self) -> dict[str, Any]:
         """
@@ -65,37 +109,76 @@ class Push:
         try:
             self._run()
         except BubblehouseError as error:
-            error.summary = self.summary.as_dict()
-            raise
+            final = self._final(error)
+            final.summary = self._counts()
+            if final is error:
+                raise
+            raise final from error
         finally:
             if self.invalid_rows.count:
                 log.warning("Invalid rows: %s", self.invalid_rows)
-            log.info("Summary of the push: %s", self.summary.as_dict())
-        return self.summary.as_dict()
+            log.info("Summary of the push: %s", self._counts())
+        return self._counts()
+
+    def stop(self) -> None:
+        """
+        Have ``run`` end soon with a ``BubblehouseTransientError``, its progress kept.
+
+        Made for signal handlers: it may interrupt the push's own thread anywhere.
+        """
+        self._events.put(Stop())
 
     def _run(self) -> None:
         version = self.source.version()
-        on_invalid: Callable[[str, int, InvalidCustomerError], None]
-        if self.skip_invalid:
-            counts, on_invalid = self.summary, self._count_invalid
+        progress = self._resume()
+        if progress is not None and progress.rejected and not self.go_on_after_rejection:
+            raise self._rejected_error()
+        if progress is None:
+            self.summary.progress.lanes = [Lane() for _ in range(self.in_flight)]
+            if not self.skip_invalid:
+                self._validate()
+                if self.source.version() != version:
+                    raise _changed_error()
+        if self.connect is None:
+            for _ in self._batches():
+                self.summary.batches += 1
         else:
-            self._validate()
-            counts, on_invalid = Summary(), _refuse_change
-        customers = self._customers(counts, on_invalid)
-        batches = cut_batches(
-            customers, batch_size=self.batch_size, max_batch_bytes=self.max_batch_bytes, debug=self.debug
-        )
-        for batch in self._only_one(batches) if self.debug else batches:
-            if self.client is not None:
-                self._send(self.client, batch)
-            self.summary.batches += 1
-        if self.source.version() != version or counts.read != self.summary.read:
+            self._send_all(self.connect)
+        if self.source.version() != version:
             raise _changed_error()
+        if self.summary.progress.rejected:
+            raise self._rejected_error()
+        if self._checkpoint is not None:
+            self._checkpoint.delete()
+
+    def _resume(self) -> Progress | None:
+        """Take up the progress of an earlier try."""
+        fingerprint = self.source.fingerprint() if self.store is not None else None
+        if self.store is None or fingerprint is None:
+            return None
+        self._checkpoint = Checkpoint(
+            self.store,
+            {
+                **self.depends_on,
+                "source": fingerprint,
+                "batch_size": self.batch_size,
+                "max_batch_bytes": self.max_batch_bytes,
+                "in_flight": self.in_flight,
+                "skip_invalid": self.skip_invalid,
+                "max_customers": self.max_customers,
+            },
+        )
+        progress = self._checkpoint.load()
+        if progress is not None:
+            self.summary.progress = progress
+            self.summary.resumed_at = self._settled_when_saved = self.summary.settled
+            log.info("Earlier tries have settled %d rows; the push goes on after them.", self.summary.settled)
+        return progress
 
     def _validate(self) -> None:
         """Read the whole source once before anything is sent."""
-        for _ in self._customers(self.summary, self._count_invalid):
-            if self.max_customers is not None and self.summary.read > self.max_customers:
+        for _ in self._chunks(self._report_invalid):
+            if self.max_customers is not None and self.summary.progress.read > self.max_customers:
                 raise BubblehousePermanentError(
                     f"The source has more than the {self.max_customers} rows that max_customers allows; "
                     "nothing was sent. Check the source before you raise max_customers."
@@ -103,59 +186,242 @@ class Push:
         if self.invalid_rows.count:
             raise BubblehousePermanentError(
                 f"{'Row' if self.invalid_rows.count == 1 else 'Rows'} to mend first: {self.invalid_rows.count} of "
-                f"{self.summary.read} are invalid, and nothing was sent. {self.invalid_rows}."
+                f"{self.summary.progress.read} are invalid, and nothing was sent. {self.invalid_rows}."
             )
 
-    def _customers(
-        self, counts: Summary, on_invalid: Callable[[str, int, InvalidCustomerError], None]
-    ) -> Iterator[bytes]:
-        """Read the source once and yield its customers as JSON."""
-        largest = largest_customer(self.max_batch_bytes)
+    def _chunks(self, on_invalid: Callable[[Sequence[InvalidRow]], None]) -> Iterator[EncodedChunk]:
+        """Read the source once, and yield its rows encoded."""
+        progress, places = self.summary.progress, Places()
+        encoder = CustomerEncoder(
+            self.normalise, plain_pass=self.plain_pass, largest=largest_customer(self.max_batch_bytes)
+        )
+        self._places = places
+        read = invalid = 0
         for chunk in self.source.chunks():
-            counts.read += len(chunk.records)
-            for row, record in enumerate(chunk.records, chunk.first_row):
-                try:
-                    customer = encode_customer(self.normalise(record))
-                    if len(customer) > largest:
-                        raise InvalidCustomerError("the row has more bytes as JSON than max_batch_bytes allows")
-                except InvalidCustomerError as error:
-                    on_invalid(chunk.file, row, error)
-                else:
-                    yield customer
+            places.begin(chunk.file, read + 1)
+            encoded = encoder.encode(chunk, read + 1)
+            read += encoded.count
+            invalid += len(encoded.invalid)
+            # Of a pass that goes over rows again these are less than before, until it is beyond them.
+            progress.read, progress.invalid = max(progress.read, read), max(progress.invalid, invalid)
+            if encoded.invalid:
+                on_invalid(encoded.invalid)
+            yield encoded
+            self._attend(0)
+        if read < progress.read:
+            raise _changed_error()
 
-    def _count_invalid(self, file: str, row: int, error: InvalidCustomerError) -> None:
-        self.summary.invalid += 1
-        self.invalid_rows.add(file, row, error)
+    def _report_invalid(self, rows: Sequence[InvalidRow]) -> None:
+        if self.rejected_rows is not None:
+            self.rejected_rows.add_invalid(rows)
+        for row in rows:
+            self.invalid_rows.add(self._places.name(row.number), row.error)
+        self.count("bubblehouse.customers.invalid", len(rows))
 
-    def _only_one(self, batches: Iterator[Batch]) -> list[Batch]:
+    def _batches(self) -> Iterator[tuple[int, Batch]]:
+        """Yield the batches that are to be sent, each with its lane."""
+        validated = None if self.skip_invalid else self.summary.progress.read
+        settled = [lane.accepted + lane.rejected for lane in self.summary.progress.lanes]
+        batchers = [
+            Batcher(batch_size=self.batch_size, max_batch_bytes=self.max_batch_bytes, debug=self.debug)
+            for _ in range(self.in_flight)
+        ]
+        for chunk in self._chunks(self._report_invalid if self.skip_invalid else _refuse_change):
+            for lane, (numbers, customers) in enumerate(self._deal(chunk)):
+                before = min(settled[lane], len(customers))
+                settled[lane] -= before
+                for batch in batchers[lane].add(numbers[before:], customers[before:]):
+                    yield lane, batch
+        if validated is not None and self.summary.progress.read != validated:
+            raise _changed_error()
+        for lane, batcher in enumerate(batchers):
+            for batch in batcher.rest():
+                yield lane, batch
+
+    def _deal(self, chunk: EncodedChunk) -> Iterable[tuple[Sequence[int], Sequence[bytes]]]:
+        """Return the rows of each lane."""
+        if self.in_flight == 1:
+            return [(chunk.numbers, chunk.customers)]
+        hands: list[tuple[list[int], list[bytes]]] = [([], []) for _ in range(self.in_flight)]
+        for number, customer, identity in zip(chunk.numbers, chunk.customers, chunk.identities, strict=True):
+            numbers, customers = hands[lane_of(identity, self.in_flight)]
+            numbers.append(number)
+            customers.append(customer)
+        return hands
+
+    def _send_all(self, connect: Callable[[], Client]) -> None:
+        stop = Flag()
+        pacer = Pacer(max_calls_per_second=self.max_calls_per_second, rate_limit_wait=self.rate_limit_wait, stop=stop)
+        attempts = Attempts(
+            max_attempts=self.max_attempts, max_seconds=self.max_attempt_seconds, pacer=pacer, stop=stop
+        )
+        batches = self._batches()
+        if self.debug:
+            batches = self._only_one(batches)
+        self._lanes = Lanes(
+            in_flight=self.in_flight,
+            connect=connect,
+            attempts=attempts,
+            go_on_after_rejection=self.go_on_after_rejection,
+            debug=self.debug,
+            events=self._events,
+        )
+        try:
+            for lane, batch in batches:
+                while not self._lanes.has_room(lane):
+                    self._attend(_SAVE_EVERY)
+                self._lanes.send(lane, batch)
+            while self._lanes.busy:
+                self._attend(_SAVE_EVERY)
+        except BaseException as error:  # noqa: BLE001  whatever ends the push, the calls under way are seen to
+            stop.set()
+            raise self._wind_down(error) from error.__cause__
+        finally:
+            self._lanes.close()
+            self._save()
+
+    def _only_one(self, batches: Iterator[tuple[int, Batch]]) -> Iterator[tuple[int, Batch]]:
         first_two = list(islice(batches, 2))
         if len(first_two) > 1:
             raise BubblehousePermanentError(
                 "The source has more than one batch, which debug does not allow; nothing was sent. "
                 "Leave debug out, or push a small sample with it."
             )
-        return first_two
+        return iter(first_two)
 
-    def _send(self, client: Client, batch: Batch) -> None:
-        def call() -> None:
+    def _attend(self, seconds: float) -> None:
+        """
+        See to what the lanes report, waiting up to some seconds for the first of it, and keep the progress.
+
+        :raises BubblehouseError: if a lane reports that the push cannot go on, or the push is to stop.
+        """
+        while True:
+            try:
+                event = self._events.get(timeout=seconds) if seconds else self._events.get_nowait()
+            except Empty:
+                break
+            seconds = 0
+            self._handle(event)
+        now = time.monotonic()
+        if now - self._saved_at >= _SAVE_EVERY:
+            self._save()
+        if now - self._logged_at >= _LOG_EVERY:
+            self._logged_at = now
+            self._log_progress()
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, CallMade):
             self.summary.calls += 1
-            client.call(UPDATE_CUSTOMERS, batch.body, debug=self.debug)
+            self.summary.retries += event.again
+            self.count("bubblehouse.calls", 1)
+            if event.again:
+                self.count("bubblehouse.retries", 1)
+        elif isinstance(event, Settled):
+            self._settle(event)
+        else:
+            raise StoppedError
 
-        try:
-            self.attempts.call(call, on_retry=self._count_retry)
-        except BubblehouseRejectedError:
-            self.summary.rejected += batch.rows
-            self.summary.batches += 1
-            raise
-        self.summary.accepted += batch.rows
+    def _settle(self, event: Settled) -> None:
+        lane, batch, error = self.summary.progress.lanes[event.lane], event.batch, event.error
+        if self._lanes is not None:
+            self._lanes.release(event.lane)
+        if isinstance(error, StoppedError):  # another batch's fault came first, and is what the push ends with
+            return
+        if error is None:
+            lane.accepted += batch.rows
+            self.count("bubblehouse.customers.accepted", batch.rows)
+        elif isinstance(error, BubblehouseRejectedError):
+            if self.rejected_rows is not None:
+                self.rejected_rows.add_rejected(batch, error)
+            self._note_rejection(batch, error)
+            lane.rejected += batch.rows
+            self.count("bubblehouse.customers.rejected", batch.rows)
+        else:
+            raise error
+        self.summary.batches += 1
+        if error is not None and not self.go_on_after_rejection:
+            raise error
 
-    def _count_retry(self) -> None:
-        self.summary.retries += 1
+    def _note_rejection(self, batch: Batch, error: BubblehouseRejectedError) -> None:
+        progress = self.summary.progress
+        if progress.status is None:
+            progress.status, progress.error_id = error.status, error.error_id
+        log.error(
+            "%s This is about %d rows, from %s to %s.",
+            error,
+            batch.rows,
+            self._places.name(batch.numbers[0]),
+            self._places.name(batch.numbers[-1]),
+        )
+
+    def _wind_down(self, error: BaseException) -> BaseException:
+        """
+        Wait for the calls that are under way, and return the error that the push ends with.
+
+        What cannot be helped by a retry goes before what can: several lanes may fail at once.
+        """
+        hurried = isinstance(error, StoppedError) or not isinstance(error, BubblehouseError)
+        deadline = time.monotonic() + _STOP_GRACE if hurried else None
+        self._save()
+        while self._lanes is not None and self._lanes.busy:
+            wait = _SAVE_EVERY if deadline is None else deadline - time.monotonic()
+            if wait <= 0:
+                break
+            try:
+                self._attend(wait)
+            except StoppedError:
+                deadline = deadline or time.monotonic() + _STOP_GRACE
+            except BubblehousePermanentError as permanent:
+                error = permanent if isinstance(error, BubblehouseTransientError) else error
+            except Exception as further:  # noqa: BLE001  the first one is raised
+                log.warning("A further call failed: %s", further)
+        return error
+
+    def _save(self) -> None:
+        self._saved_at = time.monotonic()
+        settled = self.summary.settled
+        if self._checkpoint is not None and settled != self._settled_when_saved:
+            self._checkpoint.save(self.summary.progress)
+            self._settled_when_saved = settled
+
+    def _log_progress(self) -> None:
+        summary, share = self.summary, self.source.share_read()
+        log.info(
+            "Progress: %d rows read, %d settled, %d batches, %.0f rows/s, %d retries%s.",
+            summary.progress.read,
+            summary.settled,
+            summary.batches,
+            summary.rows_per_second,
+            summary.retries,
+            "" if share is None else f", {share:.0%} of the source read",
+        )
+
+    def _counts(self) -> dict[str, Any]:
+        if self.rejected_rows is not None and self.rejected_rows.written:
+            self.summary.rejected_path = self.rejected_rows.folder
+        return self.summary.as_dict()
+
+    def _final(self, error: BubblehouseError) -> BubblehouseError:
+        """Return what the task is to fail with: a retry that would send again what was rejected must not come."""
+        if isinstance(error, BubblehouseTransientError) and self.summary.progress.rejected and not self._checkpoint:
+            return self._rejected_error()
+        return error
+
+    def _rejected_error(self) -> BubblehouseRejectedError:
+        progress = self.summary.progress
+        kept = f" They are in {self.rejected_rows.folder}." if self.rejected_rows is not None else ""
+        return BubblehouseRejectedError(
+            f"Bubblehouse refused {progress.rejected} of the {progress.read} rows read, in this try or an earlier one "
+            f"of the same source, the first with status {progress.status} ({progress.error_id}); they must not be sent "
+            f"again.{kept} Mend the source, or set resume=False to start over.",
+            status=progress.status,
+            error_id=progress.error_id,
+        )
 
 
-def _refuse_change(_file: str, _row: int, _error: InvalidCustomerError) -> None:
+def _refuse_change(_rows: Sequence[InvalidRow]) -> None:
     """A row that was good in the first pass is not in the second."""
-    raise _changed_error() from None
+    raise _changed_error()
 
 
 def _changed_error() -> BubblehousePermanentError:

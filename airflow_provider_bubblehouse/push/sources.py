@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import logging
@@ -21,7 +22,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import msgspec
 
-from airflow_provider_bubblehouse.api.customers import BOOLEAN_FIELDS, LIST_FIELDS, InvalidCustomerError
+from airflow_provider_bubblehouse.api.customers import (
+    BOOLEAN_FIELDS,
+    LIST_FIELDS,
+    Customer2,
+    Customer2OfObjects,
+    InvalidCustomerError,
+)
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
 
 if TYPE_CHECKING:
@@ -29,42 +36,98 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FILE_FORMATS = ("auto", "jsonl", "json", "csv", "parquet")
+FILE_FORMATS = ("auto", "jsonl", "json", "csv", "parquet", "rejected")
 ColumnMap = Mapping[str, str]
 
 _FORMAT_BY_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _CHUNK_ROWS = 1000  # rows held at once, so that the work a chunk costs is small beside that of its rows
-_BLOCK_BYTES = 256 * 1024  # what is read from a store at once
+_BLOCK_BYTES = 64 * 1024  # what is worked on at once: of more, the C library asks the system for memory each time
 _MAX_ROW_BYTES = 16 * 1024 * 1024  # far beyond any call; bounds the memory that a file without line ends takes
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _UTF8_MARK = b"\xef\xbb\xbf"
 _BLANKS = b" \t\r\n"
 
 
+class Chunk(Protocol):
+    """Some consecutive rows of one file."""
+
+    @property
+    def file(self) -> str:
+        """The file's name, empty for a list."""
+
+    def customers(self) -> list[Customer2]:
+        """
+        Return the rows as customers that can be sent as they stand, by far the quickest way to read them.
+
+        :raises ValueError: if not all of them are.
+        """
+
+    def records(self) -> Iterable[object]:
+        """Return the rows as mappings, each that is none as it is or as an ``InvalidCustomerError``."""
+
+
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class Records:
     """
-    Some consecutive rows.
+    Rows as Python's objects.
 
     :param file: the file's name, empty for a list.
-    :param first_row: the number in that file of the first one; row 1 is the first customer, neither a header nor a
-        blank line counts.
-    :param records: mappings as they stand in the source, or an ``InvalidCustomerError`` for what is no mapping.
+    :param rows: the rows.
     """
 
     file: str
-    first_row: int
-    records: Sequence[object]
+    rows: Sequence[object]
+
+    def customers(self) -> list[Customer2]:
+        customers: list[Customer2] = msgspec.convert(self.rows, list[Customer2OfObjects])
+        return customers
+
+    def records(self) -> Iterable[object]:
+        return self.rows
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLines:
+    """
+    Rows as text, one JSON object a line.
+
+    :param file: the file's name.
+    :param text: whole lines.
+    """
+
+    file: str
+    text: bytes
+
+    def customers(self) -> list[Customer2]:
+        customers = _CUSTOMERS.decode_lines(self.text)
+        if len(customers) != self.text.count(b"\n") and len(customers) != sum(1 for _ in self._lines()):
+            raise ValueError  # the decoder goes by JSON's ends, not by the lines'
+        return customers
+
+    def records(self) -> Iterable[object]:
+        return map(_parse_line, self._lines())
+
+    def _lines(self) -> Iterator[bytes]:
+        return filter(None, map(bytes.strip, self.text.split(b"\n")))
+
+
+_CUSTOMERS = msgspec.json.Decoder(Customer2)
 
 
 class Source(Protocol):
-    """Rows that can be read more than once."""
+    """Rows that can be read more than once, each time in the same order."""
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield all rows in order."""
 
     def version(self) -> object:
         """Return what differs once the rows may have changed."""
+
+    def fingerprint(self) -> object | None:
+        """Return what tells these rows from all others, also in a later process; None if nothing does."""
+
+    def share_read(self) -> float | None:
+        """Return the share of the source that the pass under way has read, from 0 to 1; None if not known."""
 
 
 class ListSource:
@@ -78,13 +141,27 @@ class ListSource:
     def __init__(self, records: Sequence[object], *, column_map: ColumnMap | None = None) -> None:
         self._records = records
         self._renamer = _Renamer(_targets(column_map))
+        self._read = 0
 
     def chunks(self) -> Iterator[Chunk]:
-        yield from _chunked("", self._renamer(self._records))
+        self._read = 0
+        for chunk in _chunked("", self._renamer(self._records)):
+            self._read += len(chunk.rows)
+            yield chunk
         self._renamer.warn_of_unseen()
 
     def version(self) -> object:
         return None
+
+    def fingerprint(self) -> object:
+        """Return a hash of the rows, which are personal data."""
+        digest = hashlib.sha256()
+        for record in self._records:
+            digest.update(_canonical(record) + b"\n")
+        return digest.hexdigest()
+
+    def share_read(self) -> float | None:
+        return self._read / len(self._records) if self._records else None
 
 
 class FileSource:
@@ -106,23 +183,50 @@ class FileSource:
         self._columns = _targets(column_map)
         self._renamer = _Renamer(self._columns)
         self._files = [(name, _format_of(name, file_format)) for name in _find(filesystem, path)]
+        self._sizes: list[int | None] = []
+        self._position: Callable[[], float] = float
 
     def chunks(self) -> Iterator[Chunk]:
-        readers: dict[str, Callable[[str, BinaryIO], Iterator[object]]] = {
-            "jsonl": lambda name, stream: self._renamer(_read_jsonl(name, stream)),
-            "json": lambda name, stream: self._renamer(_read_json(name, stream)),
-            "csv": lambda name, stream: _read_csv(name, stream, self._columns),
-            "parquet": lambda name, stream: self._renamer(_read_parquet(name, stream, self._columns)),
-        }
-        for name, file_format in self._files:
-            with _open(self._filesystem, name, seekable=file_format == "parquet") as stream:
+        self._sizes = [size for _, size, _ in self.version()]
+        before = 0
+        for (name, file_format), size in zip(self._files, self._sizes, strict=True):
+            with _open(self._filesystem, name, seekable=file_format == "parquet") as (raw, stream):
                 if stream is not None:
-                    yield from _chunked(name, readers[file_format](name, stream))
+                    self._position = lambda before=before, raw=raw: before + raw.tell()  # type: ignore[misc]
+                    yield from self._read(name, file_format, stream)
+            before += size or 0
+            self._position = lambda before=before: before  # type: ignore[misc]
         self._renamer.warn_of_unseen()
 
-    def version(self) -> object:
-        """Return path, size and ETag or time of change of every file; a file that is gone shows as None."""
-        return [(name, _stat(self._filesystem, name)) for name, _ in self._files]
+    def _read(self, name: str, file_format: str, stream: BinaryIO) -> Iterator[Chunk]:
+        if file_format == "jsonl" and self._columns is None:
+            return _read_jsonl(name, stream)
+        if file_format == "csv":
+            return _chunked(name, _read_csv(name, stream, self._columns))
+        records: Iterator[object]
+        if file_format == "jsonl":
+            records = (record for lines in _read_jsonl(name, stream) for record in lines.records())
+        elif file_format == "rejected":
+            records = (_mended(record) for lines in _read_jsonl(name, stream) for record in lines.records())
+        elif file_format == "json":
+            records = _read_json(name, stream)
+        else:
+            records = _read_parquet(name, stream, self._columns)
+        return _chunked(name, self._renamer(records))
+
+    def version(self) -> list[tuple[str, int | None, str | None]]:
+        """Return path, size and ETag or time of change of every file; a file that is gone has neither."""
+        return [(name, *_stat(self._filesystem, name)) for name, _ in self._files]
+
+    def fingerprint(self) -> object | None:
+        version = self.version()
+        return None if any(changed is None for _, _, changed in version) else version
+
+    def share_read(self) -> float | None:
+        if not self._sizes or None in self._sizes:
+            return None
+        total = sum(size or 0 for size in self._sizes)
+        return min(1.0, self._position() / total) if total else None
 
 
 def _find(filesystem: Any, path: str) -> list[str]:
@@ -149,23 +253,24 @@ def _format_of(name: str, file_format: str) -> str:
     raise BubblehousePermanentError(f"The suffix of {name} does not tell its format; set file_format.")
 
 
-def _stat(filesystem: Any, name: str) -> object:
+def _stat(filesystem: Any, name: str) -> tuple[int | None, str | None]:
     filesystem.invalidate_cache()  # object stores remember listings, which would hide a change
     try:
         info = filesystem.info(name)
     except FileNotFoundError:
-        return None
-    changed = next((info[key] for key in ("ETag", "etag", "mtime", "LastModified", "updated") if key in info), None)
-    return (info.get("size"), str(changed))
+        return None, None
+    marks = ("ETag", "etag", "mtime", "LastModified", "updated", "created")
+    changed = next((str(info[mark]) for mark in marks if info.get(mark) is not None), None)
+    return info.get("size"), changed
 
 
 @contextmanager
-def _open(filesystem: Any, name: str, *, seekable: bool) -> Iterator[BinaryIO | None]:
-    """Open a file for reading, decompressed; None for one without bytes."""
+def _open(filesystem: Any, name: str, *, seekable: bool) -> Iterator[tuple[BinaryIO, BinaryIO | None]]:
+    """Open a file for reading: as it lies in its store, and decompressed, which is None for one without bytes."""
     try:
         with filesystem.open(name, "rb") as raw:
             if seekable:
-                yield raw if raw.read(1) else None
+                yield raw, raw if raw.read(1) else None
                 return
             stream: Any = gzip.GzipFile(fileobj=raw) if name.endswith(".gz") else raw
             with io.BufferedReader(stream, _BLOCK_BYTES) as buffered:
@@ -174,48 +279,68 @@ def _open(filesystem: Any, name: str, *, seekable: bool) -> Iterator[BinaryIO | 
                     raise BubblehousePermanentError(f"{name} is UTF-16, not UTF-8; save it as UTF-8.")
                 if start.startswith(_UTF8_MARK):
                     buffered.read(len(_UTF8_MARK))
-                yield buffered if start else None
+                yield raw, buffered if start else None
     except FileNotFoundError:
         raise BubblehousePermanentError(f"There is no file {name} any more.") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise BubblehousePermanentError(f"{name} is no whole gzip file; compress it again.") from None
 
 
-def _chunked(file: str, records: Iterator[object]) -> Iterator[Chunk]:
-    first_row = 1
+def _chunked(file: str, records: Iterator[object]) -> Iterator[Records]:
     while some := list(islice(records, _CHUNK_ROWS)):
-        yield Chunk(file, first_row, some)
-        first_row += len(some)
+        yield Records(file, some)
 
 
-def _read_jsonl(name: str, stream: BinaryIO) -> Iterator[object]:
-    decode = msgspec.json.Decoder().decode
-    for number, line in enumerate(_lines(name, stream), 1):
-        if number == 1 and line.startswith(b"["):
-            raise BubblehousePermanentError(
-                f"{name} begins as a JSON array, not as one JSON object a line; set file_format='json'."
-            )
-        try:
-            yield decode(line)
-        except UnicodeDecodeError:
-            yield InvalidCustomerError("the line is not UTF-8 text; save the file as UTF-8")
-        except RecursionError:
-            yield InvalidCustomerError("the line is nested too deeply")
-        except msgspec.DecodeError:
-            yield InvalidCustomerError("the line is not valid JSON")
+def _read_jsonl(name: str, stream: BinaryIO) -> Iterator[JsonLines]:
+    begun = False
+    for text in _whole_lines(name, stream):
+        if not begun and (start := text.lstrip()):
+            begun = True
+            if start.startswith(b"["):
+                raise BubblehousePermanentError(
+                    f"{name} begins as a JSON array, not as one JSON object a line; set file_format='json'."
+                )
+        yield JsonLines(name, text)
 
 
-def _lines(name: str, stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines that are not blank, without the blanks around them."""
-    rest = b""
+def _whole_lines(name: str, stream: BinaryIO) -> Iterator[bytes]:
+    rest: list[bytes] = []
+    size = 0
     while block := stream.read(_BLOCK_BYTES):
-        lines = (rest + block).split(b"\n")
-        rest = lines.pop()
-        if len(rest) > _MAX_ROW_BYTES:
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield b"".join((*rest, block[:end]))
+            rest, size = [], 0
+        rest.append(block[end:])
+        size += len(block) - end
+        if size > _MAX_ROW_BYTES:
             raise BubblehousePermanentError(f"{name} has a line of more than 16 MiB; is it one JSON object a line?")
-        yield from filter(None, map(bytes.strip, lines))
-    if rest := rest.strip():
-        yield rest
+    if size:
+        yield b"".join(rest)
+
+
+def _parse_line(line: bytes) -> object:
+    try:
+        return _ANYTHING.decode(line)
+    except UnicodeDecodeError:
+        reason = "the line is not UTF-8 text; save the file as UTF-8"
+    except RecursionError:
+        reason = "the line is nested too deeply"
+    except msgspec.DecodeError:
+        reason = "the line is not valid JSON"
+    return InvalidCustomerError(reason, record=line.decode(errors="surrogateescape"))
+
+
+_ANYTHING = msgspec.json.Decoder()
+
+
+def _mended(record: object) -> object:
+    """Return the customer in a line of a rejected row (see ``push.rejected``)."""
+    if isinstance(record, InvalidCustomerError):
+        return record
+    if not isinstance(record, Mapping) or "customer" not in record:
+        return InvalidCustomerError("the line is no rejected row: it has no customer", record=record)
+    return record["customer"]
 
 
 def _read_json(name: str, stream: BinaryIO) -> Iterator[object]:
@@ -299,13 +424,15 @@ def _read_csv(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, ...]
         header = next(filter(None, rows), None)
         if header is None:
             return
-        cells = _csv_cells(name, header, columns)
+        record = _csv_recorder(_csv_cells(name, header, columns))
         for values in filter(None, rows):
             row += 1
             if len(values) == len(header):
-                yield _csv_record(cells, values)
+                yield record(values)
             else:
-                yield InvalidCustomerError(f"the row has {len(values)} cells where the header has {len(header)}")
+                yield InvalidCustomerError(
+                    f"the row has {len(values)} cells where the header has {len(header)}", record=values
+                )
     except csv.Error as error:
         raise BubblehousePermanentError(
             f"{name}, after row {row}: the CSV is broken here, so the rows after it cannot be read ({error})."
@@ -342,15 +469,21 @@ def _check_columns(name: str, header: Sequence[str], columns: Mapping[str, tuple
         raise BubblehousePermanentError(f"{name}: column {nameless[0]} has no name in the header.")
 
 
-def _csv_record(cells: list[_Cell], values: list[str]) -> object:
-    record: dict[str, Any] = {}
-    for place, path, convert in cells:
-        text = values[place]
-        if text:
-            try:
-                _put(record, path, convert(text) if convert else text)
-            except (ValueError, RecursionError):
-                return InvalidCustomerError(_CELL_REASON[path[0]], path[0])
+def _csv_recorder(cells: list[_Cell]) -> Callable[[list[str]], object]:
+    """Return what makes a record of a row's cells; an empty cell is absent."""
+    plain = [(place, path[0]) for place, path, convert in cells if len(path) == 1 and convert is None]
+    others = [cell for cell in cells if len(cell[1]) > 1 or cell[2] is not None]
+
+    def record(values: list[str]) -> object:
+        made: dict[str, Any] = {name: text for place, name in plain if (text := values[place])}
+        for place, path, convert in others:
+            if text := values[place]:
+                try:
+                    _put(made, path, convert(text) if convert else text)
+                except (ValueError, RecursionError):
+                    return InvalidCustomerError(_CELL_REASON[path[0]], path[0], record=values)
+        return made
+
     return record
 
 
@@ -418,6 +551,14 @@ def _read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, 
         raise BubblehousePermanentError(
             f"{name}, after row {row}: this is no whole Parquet file, or holds times finer than a microsecond."
         ) from None
+
+
+def _canonical(record: object) -> bytes:
+    """Return a record as bytes that are the same in every process."""
+    try:
+        return msgspec.json.encode(record, enc_hook=repr)
+    except (TypeError, ValueError, RecursionError):  # names that are no text, or text that UTF-8 cannot hold
+        return repr(record).encode(errors="surrogatepass")
 
 
 def _targets(column_map: ColumnMap | None) -> dict[str, tuple[str, ...]] | None:

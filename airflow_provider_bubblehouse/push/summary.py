@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_bubblehouse.push.checkpoint import Progress
 
 if TYPE_CHECKING:
     from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
@@ -18,42 +21,74 @@ class Summary:
     """
     The counts of a push. ``read`` is always the sum of ``invalid``, ``accepted``, ``rejected`` and ``unsent``.
 
-    :param read: rows read from the source.
-    :param invalid: rows that are no customer.
-    :param accepted: rows that the API took.
-    :param rejected: rows in calls that the API refused.
-    :param batches: batches settled, or in a dry run cut.
-    :param calls: calls made, retries included.
-    :param retries: calls made again after a fault.
+    :param progress: what all tries have come to.
+    :param resumed_at: rows that earlier tries had settled.
+    :param batches: batches settled by this try, or in a dry run cut.
+    :param calls: its calls, those made again included.
+    :param retries: its calls made again for the same data.
+    :param rejected_path: the folder that rejected and invalid rows were written to.
     """
 
-    read: int = 0
-    invalid: int = 0
-    accepted: int = 0
-    rejected: int = 0
+    progress: Progress = field(default_factory=Progress)
+    resumed_at: int = 0
     batches: int = 0
     calls: int = 0
     retries: int = 0
+    rejected_path: str | None = None
     _started: float = field(default_factory=time.monotonic)
 
     @property
-    def unsent(self) -> int:
-        """Rows that are good as far as known and that the API has not processed."""
-        return self.read - self.invalid - self.accepted - self.rejected
+    def settled(self) -> int:
+        """Rows that the API has accepted or rejected, over all tries."""
+        return self.progress.accepted + self.progress.rejected
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows that this try has settled, by second."""
+        return (self.settled - self.resumed_at) / max(time.monotonic() - self._started, 0.001)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts and the seconds since the start, for XCom."""
+        progress = self.progress
         return {
-            "read": self.read,
-            "invalid": self.invalid,
-            "accepted": self.accepted,
-            "rejected": self.rejected,
-            "unsent": self.unsent,
+            "read": progress.read,
+            "invalid": progress.invalid,
+            "accepted": progress.accepted,
+            "rejected": progress.rejected,
+            "unsent": progress.read - progress.invalid - self.settled,
+            "resumed_at": self.resumed_at,
             "batches": self.batches,
             "calls": self.calls,
             "retries": self.retries,
             "seconds": round(time.monotonic() - self._started, 3),
+            "rejected_path": self.rejected_path,
         }
+
+
+class Places:
+    """Where rows stand: of a row's number in the source, its file and its number there."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._files: list[str] = []
+
+    def begin(self, file: str, first_number: int) -> None:
+        """
+        Say that a file begins.
+
+        :param file: its name, empty for a list.
+        :param first_number: the number in the source of its first row.
+        """
+        if not self._files or self._files[-1] != file:
+            self._files.append(file)
+            self._starts.append(first_number)
+
+    def name(self, number: int) -> str:
+        """Return the words for a row."""
+        place = bisect_right(self._starts, number) - 1
+        file = self._files[place]
+        row = f"row {number - self._starts[place] + 1}"
+        return f"{file}, {row}" if file else row
 
 
 class InvalidRows:
@@ -63,12 +98,11 @@ class InvalidRows:
         self.count = 0
         self._faults: dict[str, _Fault] = {}
 
-    def add(self, file: str, row: int, error: InvalidCustomerError) -> None:
+    def add(self, place: str, error: InvalidCustomerError) -> None:
         """
         Count one row.
 
-        :param file: the name of the file it stands in, empty for a list.
-        :param row: its number there.
+        :param place: where it stands, such as ``row 7``.
         :param error: what is wrong with it.
         """
         self.count += 1
@@ -78,7 +112,7 @@ class InvalidRows:
         fault = self._faults.setdefault(kind, _Fault())
         fault.count += 1
         if len(fault.first_rows) < _ROWS_SHOWN:
-            fault.first_rows.append(f"{file}, row {row}" if file else f"row {row}")
+            fault.first_rows.append(place)
 
     def __str__(self) -> str:
         return "; ".join(f"{fault}: {kind}" for kind, fault in self._faults.items())

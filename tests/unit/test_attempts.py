@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from threading import Event
 
 import pytest
 
@@ -13,6 +14,19 @@ from airflow_provider_bubblehouse.exceptions import (
     BubblehouseTransientError,
 )
 from airflow_provider_bubblehouse.push.attempts import MAX_WAIT, Attempts
+from airflow_provider_bubblehouse.push.pacing import Pacer
+
+
+class Waits(Event):
+    """An event that is never set, and notes how long it was waited for."""
+
+    def __init__(self, waits: list[float]) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        return False
 
 
 class Line:
@@ -30,12 +44,13 @@ class Line:
             raise self.errors.pop(0)
         return "through"
 
-    def retried(self) -> None:
-        self.retries += 1
+    def called(self, again: bool) -> None:
+        self.retries += again
 
     def run(self, max_attempts: int = 5, max_seconds: float = 1e9) -> str:
-        attempts = Attempts(max_attempts=max_attempts, max_seconds=max_seconds, sleep=self.waits.append)
-        return attempts.call(self.send, on_retry=self.retried)
+        stop = Waits(self.waits)
+        attempts = Attempts(max_attempts=max_attempts, max_seconds=max_seconds, pacer=Pacer(stop=Event()), stop=stop)
+        return attempts.call(self.send, on_call=self.called)
 
 
 def transient(retry_after: float | None = None) -> BubblehouseTransientError:

@@ -8,28 +8,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_bubblehouse.push.batches import cut_batches, largest_customer
+from airflow_provider_bubblehouse.push.batches import Batch, Batcher, largest_customer
 
 LEAST = 1024
 
 
+def cut(chunks: list[list[bytes]], **kwargs) -> list[Batch]:
+    batcher, number, batches = Batcher(**kwargs), 0, []
+    for chunk in chunks:
+        batches += batcher.add(range(number, number + len(chunk)), chunk)
+        number += len(chunk)
+    return [*batches, *batcher.rest()]
+
+
 @given(
-    sizes=st.lists(st.integers(min_value=2, max_value=largest_customer(LEAST))),
+    sizes=st.lists(st.lists(st.integers(min_value=2, max_value=largest_customer(LEAST)))),
     batch_size=st.integers(min_value=1, max_value=20),
     debug=st.booleans(),
 )
 def test_every_customer_is_in_one_batch_in_order_and_no_batch_breaks_a_limit(sizes, batch_size, debug):
-    customers = [b'"' + b"x" * (size - 2) + b'"' for size in sizes]
-    batches = list(cut_batches(iter(customers), batch_size=batch_size, max_batch_bytes=LEAST, debug=debug))
+    chunks = [[b'"' + b"x" * (size - 2) + b'"' for size in chunk] for chunk in sizes]
+    customers = [customer for chunk in chunks for customer in chunk]
+    batches = cut(chunks, batch_size=batch_size, max_batch_bytes=LEAST, debug=debug)
     payloads = [json.loads(batch.body) for batch in batches]
-    assert [row for payload in payloads for row in payload["customers"]] == [json.loads(row) for row in customers]
+    assert [bytes(row) for batch in batches for row in batch.customers()] == customers
+    assert [number for batch in batches for number in batch.numbers] == list(range(len(customers)))
     assert all(payload.get("debug", False) is debug for payload in payloads)
     assert all(len(batch.body) <= LEAST for batch in batches)
     assert [batch.rows for batch in batches] == [len(payload["customers"]) for payload in payloads]
     assert all(0 < batch.rows <= batch_size for batch in batches)
+    for batch, following in zip(batches, batches[1:], strict=False):
+        room = LEAST - len(batch.body) - len(',"debug":true')
+        assert batch.rows == batch_size or room <= len(bytes(following.customers()[0])) + 1
 
 
 @pytest.mark.parametrize(("customers", "batches"), [(0, []), (1, [1]), (4, [4]), (5, [4, 1]), (8, [4, 4])])
 def test_a_batch_is_full_before_the_next_one_begins(customers, batches):
-    cut = cut_batches([b"{}"] * customers, batch_size=4, max_batch_bytes=LEAST)
-    assert [batch.rows for batch in cut] == batches
+    assert [batch.rows for batch in cut([[b"{}"] * customers], batch_size=4, max_batch_bytes=LEAST)] == batches

@@ -73,6 +73,7 @@ def normalised(field: str, value: object) -> object:
             {"t": dt.datetime(2020, 1, 1), "d": dt.date(2020, 1, 1)},
             {"t": "2020-01-01T00:00:00+01:00", "d": "2020-01-01"},
         ),
+        ("extras", {"a": 2**65}, {"a": 2**65}),
         ("loyalty_tier", {"as": "is"}, {"as": "is"}),
     ],
 )
@@ -121,7 +122,6 @@ def test_a_field_is_sent_in_the_apis_form(field, given, sent):
         ("extras", [1]),
         ("extras", {1: 2}),
         ("extras", {"a": float("inf")}),
-        ("extras", {"a": 2**65}),
         ("extras", {"a": b"bytes"}),
         ("extras", {"a": {1, 2}}),
         ("loyalty_tier", object()),

@@ -23,7 +23,7 @@ def source(path, **kwargs) -> FileSource:
 
 
 def rows(source) -> list[object]:
-    return [record for chunk in source.chunks() for record in chunk.records]
+    return [record for chunk in source.chunks() for record in chunk.records()]
 
 
 def written(folder, name: str, content: bytes):
@@ -82,15 +82,22 @@ def test_a_file_without_rows_has_no_rows(tmp_path, name, content):
     assert rows(source(written(tmp_path, name, content))) == []
 
 
-def test_rows_are_numbered_in_their_file_and_come_in_chunks(tmp_path):
-    for name in ("b.jsonl", "a.jsonl"):
-        written(tmp_path, name, b'{"id": 1}\n' * 2500)
-    seen = [(chunk.file[-7:], chunk.first_row, len(chunk.records)) for chunk in source(tmp_path / "*.jsonl").chunks()]
-    assert seen == [
-        (name, first, count)
-        for name in ("a.jsonl", "b.jsonl")
-        for first, count in ((1, 1000), (1001, 1000), (2001, 500))
-    ]
+def test_files_of_a_glob_are_read_in_the_order_of_their_names(tmp_path):
+    for name in ("b.csv", "a.csv", "c.jsonl"):
+        written(tmp_path, name, CSV if name.endswith("csv") else JSONL)
+    assert [chunk.file[-5:] for chunk in source(tmp_path / "*").chunks()] == ["a.csv", "b.csv", "jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.jsonl", b'{"id": "1"}\n' * 200_000), ("a.csv", b"id\n" + b"1\n" * 200_000)]
+)
+def test_a_file_comes_in_chunks_and_tells_the_share_that_is_read(tmp_path, name, content):
+    chunked = source(written(tmp_path, name, content))
+    shares = [chunked.share_read() for _ in chunked.chunks()]
+    assert len(shares) > 1
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 1
+    assert chunked.share_read() == 1
 
 
 def test_long_rows_cross_the_blocks_they_are_read_in(tmp_path):

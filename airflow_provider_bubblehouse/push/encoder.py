@@ -1,0 +1,120 @@
+"""Chunks of rows become customers as JSON: each encoded once, and each that is no customer told from the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_provider_bubblehouse.api.customers import (
+    InvalidCustomerError,
+    encode_customer,
+    identities_of,
+    identity_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from airflow_provider_bubblehouse.push.sources import Chunk
+
+_ENCODER = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidRow:
+    """
+    A row that is no customer.
+
+    :param number: its number in the source.
+    :param error: what is wrong with it.
+    :param record: what stands in the source.
+    """
+
+    number: int
+    error: InvalidCustomerError
+    record: object
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedChunk:
+    """
+    A chunk of rows, sorted into good and bad.
+
+    :param count: how many rows there were.
+    :param numbers: the number in the source of each good one.
+    :param customers: each of them as JSON.
+    :param identities: what tells each customer from others: its id, or else its email.
+    :param invalid: the others.
+    """
+
+    count: int
+    numbers: Sequence[int]
+    customers: list[bytes]
+    identities: list[str]
+    invalid: list[InvalidRow]
+
+
+class CustomerEncoder:
+    """
+    Encodes chunks of rows.
+
+    :param normalise: turns a record into the customer to send, or raises ``InvalidCustomerError``.
+    :param plain_pass: whether a customer that needs no change is sent without ``normalise``, which is ten times as
+        quick.
+    :param largest: how many bytes a customer may have as JSON; one with more is an invalid row, for it would make an
+        oversized call.
+    """
+
+    def __init__(self, normalise: Callable[[object], Mapping[str, Any]], *, plain_pass: bool, largest: int) -> None:
+        self._normalise = normalise
+        self._plain_pass = plain_pass
+        self._largest = largest
+
+    def encode(self, chunk: Chunk, first_number: int) -> EncodedChunk:
+        """
+        Encode one chunk.
+
+        :param chunk: the rows.
+        :param first_number: the number of the first one in the source.
+        """
+        return (self._encode_plain(chunk, first_number) if self._plain_pass else None) or self._encode_each(
+            chunk, first_number
+        )
+
+    def _encode_plain(self, chunk: Chunk, first_number: int) -> EncodedChunk | None:
+        """Encode a chunk in one go; None where any row of it needs a closer look."""
+        try:
+            customers = chunk.customers()
+            identities = identities_of(customers)
+            if identities is None:
+                return None
+            encoded = _ENCODER.encode_lines(customers).split(b"\n")
+        except (ValueError, TypeError, RecursionError):  # all that msgspec raises of what it cannot decode or encode
+            return None
+        encoded.pop()
+        if encoded and max(map(len, encoded)) > self._largest:
+            return None
+        count = len(encoded)
+        return EncodedChunk(count, range(first_number, first_number + count), encoded, identities, [])
+
+    def _encode_each(self, chunk: Chunk, first_number: int) -> EncodedChunk:
+        numbers: list[int] = []
+        customers: list[bytes] = []
+        identities: list[str] = []
+        invalid: list[InvalidRow] = []
+        number = first_number - 1
+        for number, record in enumerate(chunk.records(), first_number):
+            try:
+                customer = self._normalise(record)
+                encoded = encode_customer(customer)
+                if len(encoded) > self._largest:
+                    raise InvalidCustomerError("the row has more bytes as JSON than max_batch_bytes allows")
+            except InvalidCustomerError as error:
+                invalid.append(InvalidRow(number, error, error.record if error is record else record))
+            else:
+                numbers.append(number)
+                customers.append(encoded)
+                identities.append(identity_of(customer))
+        return EncodedChunk(number - first_number + 1, numbers, customers, identities, invalid)

@@ -1,0 +1,82 @@
+"""
+Rejected and invalid rows, kept in a folder to be mended and pushed again with ``file_format="rejected"``.
+
+A line is one row: its number, the reason, the API's status and error id, and the customer. Object stores cannot append,
+so each flush makes a new file, named by its first row; a later try writes the same file again.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_bubblehouse.exceptions import BubblehouseError, BubblehousePermanentError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_bubblehouse.push.batches import Batch
+    from airflow_provider_bubblehouse.push.encoder import InvalidRow
+
+
+class RejectedRows:
+    """
+    The folder of one task.
+
+    :param filesystem: the fsspec file system that holds it.
+    :param folder: its path there.
+    """
+
+    def __init__(self, filesystem: Any, folder: str) -> None:
+        self._filesystem = filesystem
+        self.folder = folder.rstrip("/")
+        self.written = False
+
+    def add_rejected(self, batch: Batch, error: BubblehouseError) -> None:
+        """
+        Keep the rows of a refused call.
+
+        :param batch: the call's rows.
+        :param error: what it was answered.
+        """
+        answer = {"reason": "rejected", "status": error.status, "error_id": error.error_id}
+        lines = [
+            json.dumps({"row": number, **answer})[:-1].encode() + b', "customer": ' + bytes(customer) + b"}"
+            for number, customer in zip(batch.numbers, batch.customers(), strict=True)
+        ]
+        self._write(batch.numbers[0], lines)
+
+    def add_invalid(self, rows: Sequence[InvalidRow]) -> None:
+        """
+        Keep rows that no call was made of.
+
+        :param rows: some rows.
+        """
+        lines = [
+            json.dumps(
+                {
+                    "row": row.number,
+                    "reason": str(row.error),
+                    "status": None,
+                    "error_id": None,
+                    "customer": row.record,
+                },
+                default=str,
+                skipkeys=True,
+            ).encode()
+            for row in rows
+        ]
+        self._write(rows[0].number, lines)
+
+    def _write(self, first_row: int, lines: Sequence[bytes]) -> None:
+        path = f"{self.folder}/{first_row}.jsonl"
+        try:
+            self._filesystem.makedirs(self.folder, exist_ok=True)
+            with self._filesystem.open(path, "wb") as file:
+                file.write(b"\n".join(lines) + b"\n")
+        except OSError as error:
+            raise BubblehousePermanentError(
+                f"{path} cannot be written ({type(error).__name__}), and rows that are not accepted would be lost; "
+                "check rejected_path."
+            ) from None
+        self.written = True
