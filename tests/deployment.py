@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from base64 import urlsafe_b64encode
 from contextlib import closing, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -73,6 +74,7 @@ class Deployment:
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",  # as many worker processes are started, by default 32
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
@@ -181,6 +183,10 @@ class Deployment:
         self.api("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
         run = self.api("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf or {})})
         return Run(dag_id, run["dag_run_id"])
+
+    def pause(self, dag_id: str) -> None:
+        """Let a DAG's schedule start no more runs."""
+        self.api("PATCH", f"/dags/{dag_id}", json={"is_paused": True})
 
     def wait_for_run(self, run: Run, *, timeout: float = 120) -> str:
         """Wait until a run has ended, and return its state."""
