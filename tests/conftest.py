@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from deployment import Deployment
+
 AIRFLOW_HOME = tempfile.mkdtemp(prefix="bubblehouse-tests-")
 atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
 for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
@@ -57,6 +59,16 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow_provider_bubblehouse.push import attempts
 
     monkeypatch.setattr(attempts, "_jitter", lambda _state: 0.0)
+
+
+@pytest.fixture(scope="session")
+def deployment(running_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A whole Airflow 3 that runs DAGs, for all tests together; its ``bubblehouse_default`` leads to the sandbox."""
+    from deployment import Deployment
+
+    environment = {"AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT": running_sandbox.connection()}
+    with Deployment(tmp_path_factory.mktemp("airflow"), environment) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

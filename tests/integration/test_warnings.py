@@ -1,0 +1,48 @@
+"""Neither the package nor an example imports what this Airflow warns about."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "dags_examples").glob("*.py"))
+
+IMPORT_ALL = """
+import importlib, importlib.util, pkgutil, sys, warnings
+
+import airflow_provider_bubblehouse as package
+
+# By the module that a warning is about: what Airflow and others do inside is theirs. Last rules come first.
+warnings.filterwarnings("error", module=package.__name__)
+warnings.filterwarnings("error", module="file_of_dags")
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+for path in sys.argv[1:]:
+    spec = importlib.util.spec_from_file_location("file_of_dags", path)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+"""
+
+
+def import_all(*files: Path) -> subprocess.CompletedProcess[str]:
+    """Import every module and some DAG files; where one warns, that is an error."""
+    return subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL, *map(str, files)], capture_output=True, check=False, text=True
+    )
+
+
+def test_the_package_and_the_examples_import_without_a_warning():
+    assert EXAMPLES
+    done = import_all(*EXAMPLES)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_deprecated_import_would_be_seen(tmp_path):
+    pytest.importorskip("airflow.sdk", reason="on Airflow 2 the old paths are the only ones")
+    (tmp_path / "old.py").write_text("from airflow.decorators import task\n")
+    done = import_all(tmp_path / "old.py")
+    assert "DeprecatedImportWarning" in done.stderr
+    assert done.returncode == 1
