@@ -10,6 +10,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +30,10 @@ os.environ.update(  # before anything imports Airflow, which reads them on impor
 )
 
 from airflow_provider_bubblehouse.sandbox import Sandbox  # noqa: E402
+
+# How long an example takes is the machine's matter.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ import pendulum
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -103,14 +103,10 @@ def identities_of(customers: Sequence[Customer2]) -> list[str] | None:
     """
     Return the id of each customer, or else its email; None where not all are plain enough to be sent as they stand.
 
-    :param customers: customers; a whole number as ``id`` becomes text in them.
+    :param customers: customers, no ``id`` of which is a number.
     """
     identities: list[Any] = [customer.id for customer in customers]
     kinds = set(map(type, identities))
-    if int in kinds:
-        for customer in customers:
-            if isinstance(customer.id, int):
-                customer.id = str(customer.id)
     if kinds != {str} or not all(identities):
         identities = [customer.id or customer.email for customer in customers]
     try:
@@ -119,6 +115,18 @@ def identities_of(customers: Sequence[Customer2]) -> list[str] | None:
         return None
     plain = all(identities) and joined.isprintable() and " " not in joined and "gid://" not in joined
     return identities if plain else None
+
+
+def write_out_ids(customers: Iterable[Customer2]) -> bool:
+    """
+    Make text of every ``id`` that is a number, and say whether there was one.
+
+    :param customers: customers, changed in place.
+    """
+    numbered = [customer for customer in customers if type(customer.id) is int]
+    for customer in numbered:
+        customer.id = str(customer.id)
+    return bool(numbered)
 
 
 def identity_of(customer: Mapping[str, Any]) -> str:

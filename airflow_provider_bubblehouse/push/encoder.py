@@ -12,6 +12,7 @@ from airflow_provider_bubblehouse.api.customers import (
     encode_customer,
     identities_of,
     identity_of,
+    write_out_ids,
 )
 
 if TYPE_CHECKING:
@@ -86,14 +87,16 @@ class CustomerEncoder:
     def _encode_plain(self, chunk: Chunk, first_number: int) -> EncodedChunk | None:
         """Encode a chunk in one go; None where any row of it needs a closer look."""
         try:
-            customers = chunk.customers()
+            customers, encoded = chunk.customers()
+            changed = write_out_ids(customers)
             identities = identities_of(customers)
             if identities is None:
                 return None
-            encoded = _ENCODER.encode_lines(customers).split(b"\n")
+            if changed or encoded is None:
+                encoded = _ENCODER.encode_lines(customers).split(b"\n")
+                encoded.pop()
         except (ValueError, TypeError, RecursionError):  # all that msgspec raises of what it cannot decode or encode
             return None
-        encoded.pop()
         if encoded and max(map(len, encoded)) > self._largest:
             return None
         count = len(encoded)

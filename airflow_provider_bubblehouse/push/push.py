@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, zip_longest
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
@@ -227,11 +227,13 @@ class Push:
             for _ in range(self.in_flight)
         ]
         for chunk in self._chunks(self._report_invalid if self.skip_invalid else _refuse_change):
+            full: list[list[Batch]] = []
             for lane, (numbers, customers) in enumerate(self._deal(chunk)):
                 before = min(settled[lane], len(customers))
                 settled[lane] -= before
-                for batch in batchers[lane].add(numbers[before:], customers[before:]):
-                    yield lane, batch
+                full.append(list(batchers[lane].add(numbers[before:], customers[before:])))
+            for turn in zip_longest(*full):  # in turns, so that no lane waits for what is another's
+                yield from ((lane, batch) for lane, batch in enumerate(turn) if batch is not None)
         if validated is not None and self.summary.progress.read != validated:
             raise _changed_error()
         for lane, batcher in enumerate(batchers):

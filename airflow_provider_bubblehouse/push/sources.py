@@ -55,11 +55,12 @@ class Chunk(Protocol):
     def file(self) -> str:
         """The file's name, empty for a list."""
 
-    def customers(self) -> list[Customer2]:
+    def customers(self) -> tuple[list[Customer2], list[bytes] | None]:
         """
         Return the rows as customers that can be sent as they stand, by far the quickest way to read them.
 
-        :raises ValueError: if not all of them are.
+        :return: the customers, and each as the JSON that it stands in, None where it stands in none.
+        :raises ValueError: if not all rows are such customers.
         """
 
     def records(self) -> Iterable[object]:
@@ -78,9 +79,8 @@ class Records:
     file: str
     rows: Sequence[object]
 
-    def customers(self) -> list[Customer2]:
-        customers: list[Customer2] = msgspec.convert(self.rows, list[Customer2OfObjects])
-        return customers
+    def customers(self) -> tuple[list[Customer2], None]:
+        return msgspec.convert(self.rows, list[Customer2OfObjects]), None
 
     def records(self) -> Iterable[object]:
         return self.rows
@@ -98,11 +98,15 @@ class JsonLines:
     file: str
     text: bytes
 
-    def customers(self) -> list[Customer2]:
+    def customers(self) -> tuple[list[Customer2], list[bytes]]:
         customers = _CUSTOMERS.decode_lines(self.text)
-        if len(customers) != self.text.count(b"\n") and len(customers) != sum(1 for _ in self._lines()):
-            raise ValueError  # the decoder goes by JSON's ends, not by the lines'
-        return customers
+        lines = self.text.removesuffix(b"\n").split(b"\n")
+        # The decoder goes by JSON's ends, not by the lines': one object a line is seen from where the lines break.
+        if not len(customers) == len(lines) == self.text.count(b"}\n{") + 1:
+            lines = list(self._lines())
+            if len(lines) != len(customers) or not all(line[:1] == b"{" and line[-1:] == b"}" for line in lines):
+                raise ValueError
+        return customers, lines
 
     def records(self) -> Iterable[object]:
         return map(_parse_line, self._lines())

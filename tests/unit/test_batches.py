@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -37,7 +38,7 @@ def test_every_customer_is_in_one_batch_in_order_and_no_batch_breaks_a_limit(siz
     assert all(len(batch.body) <= LEAST for batch in batches)
     assert [batch.rows for batch in batches] == [len(payload["customers"]) for payload in payloads]
     assert all(0 < batch.rows <= batch_size for batch in batches)
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in itertools.pairwise(batches):
         room = LEAST - len(batch.body) - len(',"debug":true')
         assert batch.rows == batch_size or room <= len(bytes(following.customers()[0])) + 1
 

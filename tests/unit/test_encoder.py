@@ -1,0 +1,130 @@
+"""The quick way to encode a chunk and the careful one agree, on whatever rows there are."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_bubblehouse.api.customers import CustomerNormaliser, InvalidCustomerError
+from airflow_provider_bubblehouse.push.encoder import CustomerEncoder, EncodedChunk
+from airflow_provider_bubblehouse.push.sources import JsonLines, Records
+
+NORMALISE = CustomerNormaliser(timezone="Europe/Berlin").normalise
+
+text = st.text(max_size=8)
+scalar = st.none() | st.booleans() | st.integers() | st.floats() | text
+anything = st.recursive(
+    scalar,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+moments = st.sampled_from(
+    [
+        "2020-01-15T10:30:00Z",
+        "2020-01-15t10:30:00.25+01:00",
+        "2020-07-15 10:30",
+        "2020-07-15T10:30:00",
+        "2020-02-30T10:30:00Z",
+        "2020-01-15T23:59:60Z",
+        "now",
+    ]
+)
+days = st.sampled_from(["1990-01-31", "0000-12-09", "1990-02-30", "31.01.1990"])
+identifiers = st.sampled_from(["1", "a b", " ", "", "gid://shopify/Customer/5", "gid://"]) | st.integers() | text
+customers = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": identifiers | scalar,
+        "email": st.sampled_from(["A@example.com", "", " "]) | scalar,
+        "first_name": scalar,
+        "signed_up_at": moments | scalar,
+        "birthday": days | scalar,
+        "anniversary": days | scalar,
+        "total_spent": st.sampled_from(["5.00", "-1", "1,5", "5\n"]) | scalar,
+        "order_count": scalar,
+        "deleted": scalar,
+        "tags": st.lists(text, max_size=2) | scalar,
+        "extras": st.dictionaries(text, anything, max_size=2) | scalar,
+        "tier": anything,
+    },
+)
+
+
+def encoded(chunk, *, plain_pass: bool) -> EncodedChunk:
+    return CustomerEncoder(NORMALISE, plain_pass=plain_pass, largest=10_000).encode(chunk, 7)
+
+
+def comparable(chunk: EncodedChunk) -> tuple:
+    """Return what a chunk says, times as moments: an offset may be written in more than one way."""
+
+    def moment(customer: dict) -> dict:
+        spelled = customer.get("signed_up_at")
+        return customer | ({"signed_up_at": dt.datetime.fromisoformat(spelled.upper())} if spelled else {})
+
+    return (
+        chunk.count,
+        list(chunk.numbers),
+        [moment(json.loads(customer)) for customer in chunk.customers],
+        chunk.identities,
+        [(row.number, row.error.reason, row.error.field) for row in chunk.invalid],
+    )
+
+
+@given(st.lists(customers, max_size=5))
+def test_objects_come_to_the_same_customers_on_either_way(rows):
+    chunk = Records("", rows)
+    assert comparable(encoded(chunk, plain_pass=True)) == comparable(encoded(chunk, plain_pass=False))
+
+
+@given(st.lists(customers, max_size=5))
+def test_lines_come_to_the_same_customers_on_either_way(rows):
+    chunk = JsonLines("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    assert comparable(encoded(chunk, plain_pass=True)) == comparable(encoded(chunk, plain_pass=False))
+
+
+@given(st.lists(st.sampled_from([b'{"id":"1"}', b'{"id":', b'"2"}', b"{}", b"", b" ", b"\r", b"\n", b",", b"[", b"x"])))
+def test_whatever_the_lines_hold_each_is_one_row_on_either_way(pieces):
+    chunk = JsonLines("a.jsonl", b"".join(pieces))
+    quick, careful = encoded(chunk, plain_pass=True), encoded(chunk, plain_pass=False)
+    lines = [line for line in chunk.text.split(b"\n") if line.strip()]
+    assert quick.count == careful.count == len(lines)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"id": "1", "email": "a@example.com", "tags": ["x"], "signed_up_at": "2020-01-15T10:30:00Z"}],
+        [{"id": 1}, {"email": "b@example.com"}],
+        [{"id": "1", "extras": {"city": "Oslo", "vip": True, "visits": 3}}, {"id": "2", "first_name": None}],
+    ],
+)
+def test_rows_that_need_no_change_never_meet_the_careful_way(rows):
+    def refuse(_record):
+        raise InvalidCustomerError("the careful way")
+
+    encoder = CustomerEncoder(refuse, plain_pass=True, largest=1000)
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    for chunk in (Records("", rows), JsonLines("a.jsonl", lines)):
+        assert encoder.encode(chunk, 1).invalid == []
+
+
+def test_a_row_that_is_too_large_is_invalid_and_its_neighbours_are_not():
+    rows = [{"id": "1"}, {"id": "2", "first_name": "x" * 200}, {"id": "3"}]
+    chunk = CustomerEncoder(NORMALISE, plain_pass=True, largest=100).encode(Records("", rows), 1)
+    assert (list(chunk.numbers), chunk.identities) == ([1, 3], ["1", "3"])
+    assert [(row.number, row.record) for row in chunk.invalid] == [(2, rows[1])]
+
+
+def test_what_python_can_say_and_json_cannot_goes_the_careful_way():
+    rows = [{"id": "1", "extras": {"ltv": Decimal("1.10"), "seen": dt.datetime(2020, 7, 1)}, "total_spent": 2.5}]
+    (customer,) = encoded(Records("", rows), plain_pass=True).customers
+    assert json.loads(customer) == {
+        "id": "1",
+        "extras": {"ltv": "1.10", "seen": "2020-07-01T00:00:00+02:00"},
+        "total_spent": "2.5",
+    }
