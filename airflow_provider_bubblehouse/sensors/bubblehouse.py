@@ -12,7 +12,6 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
-    TaskDeferralTimeout,
     conf,
 )
 
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
     from airflow.triggers.base import BaseTrigger
+
+_DEFERRAL_TIMEOUT = "Trigger/execution timeout"  # Airflow 2's words, which it has no class for
 
 
 class _BubblehouseSensor(BaseSensorOperator):
@@ -104,11 +105,10 @@ class _BubblehouseSensor(BaseSensorOperator):
         self._fail(error)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Make a timeout of the deferral what it is in the other modes, which Airflow does by itself from 3 on."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except TaskDeferralTimeout as error:
-            raise AirflowSensorTimeout(*error.args) from error
+        """Make a deferral that timed out what a sensor that timed out is, as Airflow 3 does by itself: no retry."""
+        if (next_kwargs or {}).get("error") == _DEFERRAL_TIMEOUT:
+            raise (AirflowSkipException if self.soft_fail else AirflowSensorTimeout)("Sensor has timed out.")
+        return super().resume_execution(next_method, next_kwargs, context)
 
     def _fail(self, error: Exception) -> NoReturn:
         if self.never_fail:
