@@ -26,14 +26,16 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
-_DEFERRAL_TIMEOUT = "Trigger/execution timeout"  # Airflow 2's words, which it has no class for
+_DEFERRAL_TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")  # in the words of Airflow 3 and of Airflow 2
 
 
 class _BubblehouseSensor(BaseSensorOperator):
     """
     What the sensors share: one meaning of every answer in all modes.
 
-    ``soft_fail`` and ``never_fail`` are kept here for deferred mode, as Airflow keeps them around a poke only.
+    ``soft_fail`` and ``never_fail`` are kept here for deferred mode, as Airflow keeps them whole around a poke only.
+    What no poke can meet stays Airflow's: a trigger that the triggerer cannot run at all is skipped by ``soft_fail``,
+    and by ``never_fail`` from Airflow 3 on.
     """
 
     template_fields: Sequence[str] = ("bubblehouse_conn_id",)
@@ -105,8 +107,8 @@ class _BubblehouseSensor(BaseSensorOperator):
         self._fail(error)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Make a deferral that timed out what a sensor that timed out is, as Airflow 3 does by itself: no retry."""
-        if (next_kwargs or {}).get("error") == _DEFERRAL_TIMEOUT:
+        """Make a timeout what it is in the other modes: Airflow 2 would retry it, and 3 skip it with never_fail."""
+        if next_method == "__fail__" and (next_kwargs or {}).get("error") in _DEFERRAL_TIMEOUTS:
             raise (AirflowSkipException if self.soft_fail else AirflowSensorTimeout)("Sensor has timed out.")
         return super().resume_execution(next_method, next_kwargs, context)
 

@@ -8,6 +8,7 @@ raised by the sensor (``error_of``).
 from __future__ import annotations
 
 import asyncio
+import random
 from abc import abstractmethod
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -98,7 +99,7 @@ def error_of(event: Mapping[str, Any] | None) -> BubblehouseError | None:
 
 class _BubblehouseTrigger(BaseTrigger):
     """
-    Calls until what is waited for is there, and sends one event.
+    Calls until what is waited for is there, and sends one event. The first call is made within the first interval.
 
     :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``. It is read in the triggerer; nothing of
         it is stored with the trigger.
@@ -130,6 +131,8 @@ class _BubblehouseTrigger(BaseTrigger):
             stored = await get_async_connection(self.bubblehouse_conn_id, hook=BubblehouseHook)
             connection = await asyncio.to_thread(shop_connection, stored)
             async with _client(connection) as client:
+                # The worker has just looked; and a triggerer that starts takes up all its triggers at the same moment.
+                await asyncio.sleep(random.uniform(0, self.poke_interval))  # noqa: S311 (chance, not a secret)
                 while not await self._is_done_or_waits(connection, client):  # noqa: ASYNC110 (there is no event)
                     await asyncio.sleep(self.poke_interval)
         except Exception as error:  # noqa: BLE001 (an exception that leaves a trigger loses its class)

@@ -161,17 +161,23 @@ def test_soft_never_and_silent_fail_end_alike_in_poke_and_deferred_mode(
     assert outcome(customer_sensor(deferrable=deferrable, **options)) is result
 
 
-TIMEOUT_IN_EVENT = {"error": "Trigger timeout" if "airflow.sdk" in sys.modules else "Trigger/execution timeout"}
+TIMED_OUT = {"error": "Trigger timeout" if "airflow.sdk" in sys.modules else "Trigger/execution timeout"}
 
 
 @pytest.mark.parametrize(
-    ("options", "result"), [({}, AirflowSensorTimeout), ({"soft_fail": True}, AirflowSkipException)]
+    ("options", "result"),
+    [
+        ({}, AirflowSensorTimeout),
+        ({"soft_fail": True}, AirflowSkipException),
+        ({"never_fail": True}, AirflowSensorTimeout),
+        ({"silent_fail": True}, AirflowSensorTimeout),
+    ],
 )
 def test_a_wait_that_takes_too_long_ends_alike_in_poke_and_deferred_mode(sandbox, options, result):
     sandbox.rates({NOT_YET: 1.0})
     assert outcome(customer_sensor(timeout=0, **options)) is result
     with pytest.raises(result):
-        customer_sensor(deferrable=True, **options).resume_execution("__fail__", TIMEOUT_IN_EVENT, {})
+        customer_sensor(deferrable=True, **options).resume_execution("__fail__", TIMED_OUT, {})
 
 
 def test_the_deferral_ends_when_the_sensor_has_to(sandbox):
@@ -210,7 +216,9 @@ def test_the_last_try_says_how_to_have_more(sandbox, run_dag, dag):
     dag.default_args.update(retries=0, on_failure_callback=lambda context: said.append(str(context["exception"])))
     sandbox.script("503,for=Status2", f"{NOT_YET},for=CustomerDetails1", "503,for=CustomerDetails1")
     status_sensor(dag=dag)
-    BubblehouseCustomerSensor(task_id="customer", identity={"shop_id": "1"}, deferrable=True, dag=dag)
+    BubblehouseCustomerSensor(
+        task_id="customer", identity={"shop_id": "1"}, poke_interval=0.01, deferrable=True, dag=dag
+    )
     run_dag(dag)
     assert len(said) == 2
     assert all(text.endswith("set retries= to have this retried.") for text in said)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import runpy
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -160,3 +162,10 @@ def test_an_outage_is_waited_for_where_that_is_asked(sandbox):
     sandbox.script("503", "reset", "cut", "ok")
     assert asyncio.run(event_of(status_trigger(wait_when_unavailable=True))) == {"status": "success"}
     assert len(sandbox.calls) == 4
+
+
+def test_the_benchmark_measures_triggers_that_call():
+    benchmark = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "triggers.py"))
+    result = benchmark["measure"](triggers=5, poke_interval=0.1, seconds=0.2)
+    assert result["calls"] >= 5
+    assert result["lag_ratio_median"] > 0
