@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,12 +20,13 @@ import msgspec
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 UPDATE_CUSTOMERS = "UpdateCustomers3"
 
 # The ids that the API documents are such words; anything else is not repeated into a log, for what it may hold.
 _ERROR_ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_CALL_URL = re.compile(r"https?://[^/]+/api/v\d+/[A-Za-z0-9_-]+/(?P<function>[A-Za-z0-9_-]{1,100})/?(?:\?.*)?")
 
 _MEANING_BY_ERROR_ID = {
     "invalid_token": "the token is not accepted; put a current shop token, or key id and shared secret, into the "
@@ -100,6 +102,7 @@ class Answer:
     :param body: as much of the body as came.
     :param retry_after: the ``Retry-After`` header as it came.
     :param fault: the error that kept the answer away or cut its body off.
+    :param server: who was called; only a call that another task makes on its own goes elsewhere.
     """
 
     function: str
@@ -107,6 +110,7 @@ class Answer:
     body: bytes = b""
     retry_after: str | None = None
     fault: Exception | None = None
+    server: str = "Bubblehouse"
 
     def document(self) -> dict[str, Any] | None:
         """Return the JSON object in the body, None where the body is anything else."""
@@ -135,11 +139,11 @@ def _judge(answer: Answer) -> BubblehouseError | None:
     status = answer.status
     if status is None:
         return BubblehouseTransientError(
-            f"Bubblehouse gave no answer to {answer.function} ({_root_name(answer.fault)}); "
+            f"{answer.server} gave no answer to {answer.function} ({_root_name(answer.fault)}); "
             "the same data has to be pushed again."
         )
     wait = parse_retry_after(answer.retry_after)
-    said = f"Bubblehouse answered {answer.function} with status {status}"
+    said = f"{answer.server} answered {answer.function} with status {status}"
     if 400 <= status < 500:
         return _judge_refusal(answer, status, said, wait)
     if status >= 500:
@@ -195,6 +199,85 @@ def _error_id(answer: Answer) -> str | None:
     """Return the ``id`` of the API's JSON error, None where the body is not one."""
     error_id = (answer.document() or {}).get("id")
     return error_id if isinstance(error_id, str) and _ERROR_ID.fullmatch(error_id) else None
+
+
+def answer_of(response: Any) -> Answer:
+    """
+    Read the answer out of a response of requests or httpx.
+
+    :param response: the response; where its body is still on the way it is waited for.
+    """
+    body, fault = b"", None
+    try:
+        body = response.content
+    except OSError as error:  # the base of all errors of requests
+        fault = error
+    except RuntimeError:  # a stream that somebody else has read, or that is closed
+        pass
+    return Answer(
+        **_called(response),
+        status=response.status_code,
+        body=body,
+        retry_after=response.headers.get("Retry-After"),
+        fault=fault,
+    )
+
+
+def find_error(exception: BaseException | None) -> BubblehouseError | None:
+    """
+    Say what an exception means for a retry, whoever raised it.
+
+    That is an error of this package as it is, and an error of requests or httpx by the classifier. Their errors are
+    looked for behind the exception too: HttpHook puts one of its own in the place of that which has the answer.
+
+    :param exception: what a task failed with.
+    :return: the nearest such error; None where there is none, so that nothing is known.
+    """
+    return next((error for one in _chain(exception) if (error := _meaning(one)) is not None), None)
+
+
+def _chain(exception: BaseException | None) -> Iterator[BaseException]:
+    coming, seen = [exception], set()
+    while coming:
+        one = coming.pop(0)
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            coming += [one.__cause__, one.__context__]
+            yield one
+
+
+def _meaning(exception: BaseException) -> BubblehouseError | None:
+    if isinstance(exception, BubblehouseError):
+        return exception
+    # Who has an error of a library has imported the library: nothing is imported here, for DAGs that use neither.
+    requests, httpx = sys.modules.get("requests"), sys.modules.get("httpx")
+    if requests is not None and isinstance(exception, requests.RequestException):
+        response, hopeless = exception.response, isinstance(exception, ValueError)
+    elif httpx is not None and isinstance(exception, httpx.RequestError | httpx.HTTPStatusError | httpx.InvalidURL):
+        response = getattr(exception, "response", None)
+        hopeless = isinstance(
+            exception, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.TooManyRedirects
+        )
+    else:
+        return None
+    if response is not None:
+        return classify(answer_of(response))
+    if hopeless:
+        return BubblehousePermanentError(
+            f"A call cannot be made, or its answer cannot be read ({type(exception).__name__}); check the address that "
+            "is called."
+        )
+    return classify(Answer(**_called(exception), status=None, fault=exception))
+
+
+def _called(by: Any) -> dict[str, Any]:
+    """Name what was called, by a response or an error of requests or httpx; of the URL only what cannot be secret."""
+    try:
+        url = str(by.request.url)
+    except (AttributeError, RuntimeError):  # neither library has the request with each of its errors
+        url = ""
+    match = _CALL_URL.fullmatch(url)
+    return {"function": match["function"]} if match else {"function": "the call", "server": "The server"}
 
 
 def parse_retry_after(header: str | None) -> float | None:

@@ -35,6 +35,24 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_bubblehouse.operators.customers"],
             }
         ],
+        "sensors": [
+            {
+                "integration-name": "Bubblehouse",
+                "python-modules": ["airflow_provider_bubblehouse.sensors.bubblehouse"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": "Bubblehouse",
+                "python-modules": ["airflow_provider_bubblehouse.triggers.bubblehouse"],
+            }
+        ],
+        "task-decorators": [
+            {
+                "name": "bubblehouse_customers",
+                "class-name": "airflow_provider_bubblehouse.decorators.bubblehouse.bubblehouse_customers_task",
+            }
+        ],
         "connection-types": [
             {
                 "connection-type": "bubblehouse",

@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import socket
+import sqlite3
 import tempfile
 from typing import TYPE_CHECKING, Any
 
@@ -111,3 +112,17 @@ def run_dag(airflow_database: None) -> Callable[[Any], Any]:
         return dag.test()
 
     return run
+
+
+@pytest.fixture
+def tries_of() -> Callable[[Any], dict[str, tuple[str, int]]]:
+    """Return what tells of each task of a DAG that was run its final state and its number of tries."""
+
+    def tries(dag: Any) -> dict[str, tuple[str, int]]:
+        with sqlite3.connect(os.path.join(AIRFLOW_HOME, "airflow.db")) as connection:
+            rows = connection.execute(
+                "SELECT task_id, state, try_number FROM task_instance WHERE dag_id = ?", (dag.dag_id,)
+            )
+            return {task_id: (state, number) for task_id, state, number in rows}
+
+    return tries

@@ -32,16 +32,16 @@ class AsyncClient:
     Calls one shop's API; an async context manager.
 
     :param connection: where the API is and how to be let in.
+    :param http: what makes the calls, shared with others and theirs to close; None for one of its own.
     """
 
-    def __init__(self, connection: ShopConnection) -> None:
+    def __init__(self, connection: ShopConnection, *, http: httpx.AsyncClient | None = None) -> None:
         self._connection = connection
-        self._client = httpx.AsyncClient(
-            auth=BearerAuth(connection.tokens),
-            headers=HEADERS,
-            timeout=httpx.Timeout(connection.read_timeout, connect=CONNECT_TIMEOUT),
-            follow_redirects=False,
-        )
+        self._http = http or httpx.AsyncClient()
+        self._closes = http is None
+        self._auth = BearerAuth(connection.tokens)
+        # Waiting for one of the shared sockets is no fault of the API's, so it has no timeout.
+        self._timeout = httpx.Timeout(connection.read_timeout, connect=CONNECT_TIMEOUT, pool=None)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -49,7 +49,8 @@ class AsyncClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.aclose()
+        if self._closes:
+            await self._http.aclose()
 
     async def call(self, function: str, body: bytes) -> dict[str, Any]:
         """
@@ -67,7 +68,15 @@ class AsyncClient:
     async def _send(self, function: str, body: bytes) -> Answer:
         status, retry_after, content = None, None, bytearray()
         try:
-            async with self._client.stream("POST", self._connection.url(function), content=body) as response:
+            async with self._http.stream(
+                "POST",
+                self._connection.url(function),
+                content=body,
+                headers=HEADERS,
+                auth=self._auth,
+                timeout=self._timeout,
+                follow_redirects=False,
+            ) as response:
                 status, retry_after = response.status_code, response.headers.get("Retry-After")
                 async for piece in response.aiter_bytes():
                     content += piece

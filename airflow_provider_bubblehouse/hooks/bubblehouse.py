@@ -12,6 +12,8 @@ from airflow_provider_bubblehouse.get_provider_info import get_provider_info
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from airflow.providers.common.compat.sdk import Connection
+
     from airflow_provider_bubblehouse.api.client import Client
     from airflow_provider_bubblehouse.api.connection import ShopConnection
 
@@ -43,19 +45,7 @@ class BubblehouseHook(BaseHook):
 
         :raises BubblehousePermanentError: if a field is missing or cannot be right.
         """
-        from airflow.providers.common.compat.sdk import mask_secret
-
-        from airflow_provider_bubblehouse.api.connection import read_connection
-
-        stored = self.get_connection(self.bubblehouse_conn_id)
-        return read_connection(
-            login=stored.login,
-            password=stored.password,
-            host=stored.host,
-            port=stored.port,
-            extra=stored.extra_dejson,
-            mask=mask_secret,
-        )
+        return shop_connection(self.get_connection(self.bubblehouse_conn_id))
 
     @cached_property
     def client(self) -> Client:
@@ -104,10 +94,9 @@ class BubblehouseHook(BaseHook):
         :return: the customer as Bubblehouse has it, in the fields of Customer2 and ``bh_id``.
         :raises BubblehousePermanentError: with error id ``no_customers_match_customer_identity`` if there is none.
         """
-        identity = {"shopid": shop_id, "email": email, "bhid": bubblehouse_id}
-        return self.call(
-            "CustomerDetails1", {"customer": {name: value for name, value in identity.items() if value is not None}}
-        )
+        from airflow_provider_bubblehouse.api.details import CUSTOMER_DETAILS, details_payload
+
+        return self.call(CUSTOMER_DETAILS, details_payload(shop_id=shop_id, email=email, bubblehouse_id=bubblehouse_id))
 
     def update_customers(
         self, customers: Iterable[Mapping[str, Any]], *, timezone: str = "UTC", debug: bool = False
@@ -182,6 +171,29 @@ class BubblehouseHook(BaseHook):
             return StringField(label, description=description, widget=BS3TextFieldWidget())
 
         return {name: widget(**field) for name, field in _connection_type()["conn-fields"].items()}
+
+
+def shop_connection(stored: Connection) -> ShopConnection:
+    """
+    Read the settings out of an Airflow connection, and register its secrets with Airflow's secrets masker.
+
+    It may wait for Airflow, so an event loop calls it in a thread.
+
+    :param stored: the connection, of type ``bubblehouse``.
+    :raises BubblehousePermanentError: if a field is missing or cannot be right.
+    """
+    from airflow.providers.common.compat.sdk import mask_secret
+
+    from airflow_provider_bubblehouse.api.connection import read_connection
+
+    return read_connection(
+        login=stored.login,
+        password=stored.password,
+        host=stored.host,
+        port=stored.port,
+        extra=stored.extra_dejson,
+        mask=mask_secret,
+    )
 
 
 def _connection_type() -> dict[str, Any]:

@@ -45,10 +45,13 @@ def test_the_installed_distribution_has_the_entry_under_its_own_name():
 
 
 def test_every_path_in_the_entry_can_be_imported():
-    for kind in ("hooks", "operators"):
+    for kind in ("hooks", "operators", "sensors", "triggers"):
         for item in INFO[kind]:
             for module in item["python-modules"]:
                 importlib.import_module(module)
+    (decorator,) = INFO["task-decorators"]
+    module, _, name = decorator["class-name"].rpartition(".")
+    assert callable(getattr(importlib.import_module(module), name))
     (connection_type,) = INFO["connection-types"]
     module, _, name = connection_type["hook-class-name"].rpartition(".")
     assert getattr(importlib.import_module(module), name) is BubblehouseHook

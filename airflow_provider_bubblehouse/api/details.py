@@ -1,0 +1,157 @@
+"""
+Whether a pushed customer can be read back: which customer is meant, and whether it holds what is expected.
+
+Sensors and triggers share it. Nothing here repeats a value: texts name positions and fields only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
+
+CUSTOMER_DETAILS = "CustomerDetails1"
+NOT_THERE = "no_customers_match_customer_identity"  # a push is processed within seconds after its answer
+
+_IDENTITY_FIELDS = ("shop_id", "email", "bubblehouse_id")
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}.*")
+_AMOUNT = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+
+
+def details_payload(
+    *, shop_id: str | None = None, email: str | None = None, bubblehouse_id: str | None = None
+) -> dict[str, Any]:
+    """
+    Return the input of CustomerDetails1 (https://app.bubblehouse.com/apidocs/apis/loyalty/CustomerIdentity1).
+
+    :param shop_id: the customer's id in the shop.
+    :param email: its email.
+    :param bubblehouse_id: its id in Bubblehouse.
+    """
+    identity = {"shopid": shop_id, "email": email, "bhid": bubblehouse_id}
+    return {"customer": {name: value for name, value in identity.items() if value is not None}}
+
+
+def read_identities(value: object) -> list[dict[str, str]]:
+    """
+    Read which customers are meant.
+
+    :param value: a mapping with ``shop_id``, ``email`` or ``bubblehouse_id``, a list of such, or either as JSON.
+    :raises BubblehousePermanentError: if it is anything else.
+    """
+    value = _from_json("identity", value)
+    if isinstance(value, Mapping):
+        value = [value]
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise BubblehousePermanentError("identity must be an object or a list of objects; is the task before at fault?")
+    return [_read_identity(number, identity) for number, identity in enumerate(value, 1)]
+
+
+def _read_identity(number: int, value: object) -> dict[str, str]:
+    given = {name: part for name, part in value.items() if part is not None} if isinstance(value, Mapping) else {}
+    if type(given.get("shop_id")) is int:
+        given["shop_id"] = str(given["shop_id"])
+    if not given or not all(
+        name in _IDENTITY_FIELDS and isinstance(part, str) and part.strip() for name, part in given.items()
+    ):
+        raise BubblehousePermanentError(
+            f"Customer {number} of identity must be an object with shop_id, email or bubblehouse_id as text, and "
+            "nothing else."
+        )
+    return given
+
+
+def read_expected(value: object) -> dict[str, Any]:
+    """
+    Read which values are expected, and bring them into the form in which a push sends them.
+
+    :param value: a mapping of fields of Customer2, or that as JSON; None for none.
+    :raises BubblehousePermanentError: if it is anything else, or a value is not one of its field.
+    """
+    from airflow_provider_bubblehouse.api.customers import CustomerNormaliser, InvalidCustomerError
+
+    value = _from_json("expected", value)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise BubblehousePermanentError("expected must be an object of fields and values.")
+    try:
+        customer = CustomerNormaliser().normalise({"id": "any", **value})
+    except InvalidCustomerError as error:
+        raise BubblehousePermanentError(f"In expected, {error}.") from None
+    return {name: customer[name] for name in value}
+
+
+def why_not_yet(found: Mapping[str, Any] | BubblehousePermanentError, expected: Mapping[str, Any]) -> str | None:
+    """
+    Say why a customer is still to be waited for.
+
+    :param found: the output of CustomerDetails1, or the error that it ended with.
+    :param expected: what ``read_expected`` returned.
+    :return: the reason, to follow "customer 1"; None where the customer is there and holds what is expected.
+    :raises BubblehousePermanentError: if it was found to be an error that waiting does not mend.
+    """
+    from airflow_provider_bubblehouse.api.customers import printable_name
+
+    if isinstance(found, BubblehousePermanentError):
+        if found.status == 404 and found.error_id == NOT_THERE:
+            return "is not there yet"
+        raise found
+    differing = [printable_name(name) for name, value in expected.items() if not _holds(name, value, found.get(name))]
+    return f"does not yet hold what is expected of {', '.join(differing)}" if differing else None
+
+
+def _holds(name: str, expected: Any, actual: Any) -> bool:
+    if isinstance(expected, dict):  # of extras others may have set more
+        return isinstance(actual, Mapping) and all(
+            _holds("", value, actual.get(inner)) for inner, value in expected.items()
+        )
+    return bool(_comparable(name, expected) == _comparable(name, _as_pushed(name, actual)))
+
+
+def _as_pushed(name: str, value: Any) -> Any:
+    """Bring a value of the API's into the form in which a push sends it, as far as it is one of its field."""
+    from airflow_provider_bubblehouse.api.customers import CustomerNormaliser, InvalidCustomerError
+
+    try:
+        return CustomerNormaliser().normalise({"id": "any", name: value})[name] if name else value
+    except InvalidCustomerError:
+        return value
+
+
+def _comparable(name: str, value: Any) -> Any:
+    """Return what two spellings of one value have in common."""
+    if isinstance(value, list):
+        parts = [_comparable(name, part) for part in value]
+        return parts if name == "total_spent" else sorted(parts, key=repr)  # tags have no order, [amount, "USD"] has
+    if not isinstance(value, str):
+        return value
+    if name == "email":
+        return value.strip().lower() or None
+    if name == "total_spent" and _AMOUNT.fullmatch(value):
+        return Decimal(value)
+    if _TIME.fullmatch(value):
+        try:
+            moment = datetime.fromisoformat(value.upper())
+        except ValueError:
+            return value
+        return moment.astimezone(UTC) if moment.tzinfo else value
+    return value or None  # nothing is nothing, however it is said
+
+
+def _from_json(parameter: str, value: object) -> object:
+    """Read what a template has rendered to."""
+    if not isinstance(value, str):
+        return value
+    import msgspec
+
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise BubblehousePermanentError(
+            f"{parameter} is text that is not JSON; end its template with | tojson, or pass the task's output itself."
+        ) from None

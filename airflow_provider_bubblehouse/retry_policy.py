@@ -1,0 +1,46 @@
+"""The contract as a retry policy of Airflow 3.3 and later, for any task that uses the hook, requests or httpx."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError, find_error
+
+if TYPE_CHECKING:
+    from airflow.sdk import RetryDecision, RetryPolicy
+else:
+    try:
+        from airflow.sdk import RetryDecision, RetryPolicy
+    except ImportError:  # before Airflow 3.3
+        RetryDecision = None
+        RetryPolicy = object
+
+_LONGEST_WAIT = 3600.0  # seconds; who asks for more is not to hold the DAG run for a day
+
+
+class BubblehouseRetryPolicy(RetryPolicy):
+    """
+    Retries what the classifier calls transient, after ``Retry-After`` where the answer has one, and fails the rest.
+
+    For ``retry_policy=``, beside ``retries=``, which stays the limit. What is neither an error of this package nor one
+    of requests or httpx is left to Airflow's own rules.
+
+    :raises BubblehousePermanentError: on an Airflow before 3.3, which has no retry policies.
+    """
+
+    def __init__(self) -> None:
+        if RetryDecision is None:
+            raise BubblehousePermanentError(
+                "BubblehouseRetryPolicy needs Airflow 3.3 or later; leave retry_policy out."
+            )
+
+    def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
+        """Decide by the exception that a task failed with."""
+        error = find_error(exception)
+        if error is None:
+            return RetryDecision.default()
+        if not isinstance(error, BubblehouseTransientError):
+            return RetryDecision.fail(reason=str(error))
+        wait = None if error.retry_after is None else timedelta(seconds=min(error.retry_after, _LONGEST_WAIT))
+        return RetryDecision.retry(wait, reason=str(error))

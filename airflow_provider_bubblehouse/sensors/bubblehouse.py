@@ -1,0 +1,270 @@
+"""Sensors that wait for Bubblehouse: for the API itself, or for customers that were pushed."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    conf,
+)
+
+from airflow_provider_bubblehouse.api.details import read_expected, read_identities, why_not_yet
+from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
+from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
+from airflow_provider_bubblehouse.operators.customers import CustomerRows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow.providers.common.compat.sdk import Context
+    from airflow.triggers.base import BaseTrigger
+
+_DEFERRAL_TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")  # in the words of Airflow 3 and of Airflow 2
+
+
+class _BubblehouseSensor(BaseSensorOperator):
+    """
+    What the sensors share: one meaning of every answer in all modes.
+
+    ``soft_fail`` and ``never_fail`` are kept here for deferred mode, as Airflow keeps them whole around a poke only.
+    What no poke can meet stays Airflow's: a trigger that the triggerer cannot run at all is skipped by ``soft_fail``,
+    and by ``never_fail`` from Airflow 3 on.
+    """
+
+    template_fields: Sequence[str] = ("bubblehouse_conn_id",)
+    ui_color = "#e8e1f5"
+
+    def __init__(
+        self,
+        *,
+        bubblehouse_conn_id: str = BubblehouseHook.default_conn_name,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.bubblehouse_conn_id = bubblehouse_conn_id
+        self.deferrable = deferrable
+
+    @abstractmethod
+    def _is_done(self, hook: BubblehouseHook) -> bool:
+        """Look once whether what is waited for is there."""
+
+    @abstractmethod
+    def _trigger(self) -> BaseTrigger:
+        """Return what goes on waiting in the triggerer."""
+
+    def _waits_when_unavailable(self) -> bool:
+        return False
+
+    def poke(self, context: Context) -> bool:
+        """Look once; a new HTTP connection each time, as an idle one may be closed by the time of the next look."""
+        hook = BubblehouseHook(self.bubblehouse_conn_id)
+        try:
+            with hook.get_conn():
+                return self._is_done(hook)
+        except BubblehouseTransientError as error:
+            if self._waits_when_unavailable():
+                self.log.info("%s Waiting.", error)
+                return False
+            _say_where_no_try_is_left(error, context)
+            raise
+
+    def execute(self, context: Context) -> None:
+        """Wait; with ``deferrable`` after one look in the worker, which is often enough."""
+        if not self.deferrable:
+            super().execute(context)
+            return
+        try:
+            done = self.poke(context)
+        except Exception as error:  # noqa: BLE001 (as Airflow does around a poke)
+            if not self.silent_fail or isinstance(error, AirflowFailException | AirflowSkipException):
+                self._fail(error)
+            self.log.error("The first look failed (%s); waiting.", type(error).__name__)  # noqa: TRY400
+            done = False
+        if not done:
+            self.defer(trigger=self._trigger(), method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> None:
+        """
+        Raise what the trigger ended with.
+
+        :param event: the payload of its event; anything but a success raises.
+        """
+        from airflow_provider_bubblehouse.triggers.bubblehouse import error_of
+
+        error = error_of(event)
+        if error is None:
+            return
+        if isinstance(error, BubblehouseTransientError):
+            _say_where_no_try_is_left(error, context)
+        self._fail(error)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Make a timeout what it is in the other modes: Airflow 2 would retry it, and 3 skip it with never_fail."""
+        if next_method == "__fail__" and (next_kwargs or {}).get("error") in _DEFERRAL_TIMEOUTS:
+            raise (AirflowSkipException if self.soft_fail else AirflowSensorTimeout)("Sensor has timed out.")
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def _fail(self, error: Exception) -> NoReturn:
+        if self.never_fail:
+            raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
+        if self.soft_fail and isinstance(error, AirflowFailException):
+            raise AirflowSkipException("Skipping due to soft_fail is set to True.") from error
+        raise error
+
+
+class BubblehouseStatusSensor(_BubblehouseSensor):
+    """
+    Wait until the Bubblehouse API answers and accepts the token.
+
+    It calls Status2 (https://app.bubblehouse.com/apidocs/apis/loyalty/Status2). Every 4xx fails the task at once,
+    without a retry: a token that is not accepted does not become good by waiting.
+
+    :param on_unavailable: what a 5xx or a network error means: ``retry`` fails the task, which Airflow then retries as
+        often as ``retries`` says; ``wait`` looks again until the sensor's ``timeout``.
+    :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``. (templated)
+    :param deferrable: wait in the triggerer, which holds no worker slot, after one look in the worker. There it looks
+        every ``poke_interval`` (``exponential_backoff`` is for the other modes). Default: Airflow's setting
+        ``[operators] default_deferrable``.
+    :raises BubblehouseTransientError: with ``retry``, on a 5xx or a network error; Airflow retries the task.
+    :raises BubblehousePermanentError: for anything else but 200; Airflow does not retry.
+    """
+
+    def __init__(self, *, on_unavailable: str = "retry", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if on_unavailable not in ("retry", "wait"):
+            raise BubblehousePermanentError("on_unavailable must be retry or wait.")
+        self.on_unavailable = on_unavailable
+
+    def _waits_when_unavailable(self) -> bool:
+        return self.on_unavailable == "wait"
+
+    def _is_done(self, hook: BubblehouseHook) -> bool:
+        hook.status()
+        return True
+
+    def _trigger(self) -> BaseTrigger:
+        from airflow_provider_bubblehouse.triggers.bubblehouse import BubblehouseStatusTrigger
+
+        return BubblehouseStatusTrigger(
+            bubblehouse_conn_id=self.bubblehouse_conn_id,
+            poke_interval=self.poke_interval,
+            wait_when_unavailable=self._waits_when_unavailable() or self.silent_fail,
+        )
+
+
+class BubblehouseCustomerSensor(_BubblehouseSensor):
+    """
+    Wait until pushed customers can be read back: Bubblehouse processes a push after it has answered it.
+
+    It calls CustomerDetails1 (https://app.bubblehouse.com/apidocs/apis/loyalty/CustomerDetails1) for one customer
+    after the other. "No customer matches" means not yet; any other 4xx fails the task at once, without a retry. A 5xx
+    or a network error fails the task, which Airflow then retries; with ``silent_fail`` the sensor goes on waiting.
+
+    Airflow shows how many customers and which fields are meant, and no value. In deferred mode identities and expected
+    values are in its database, encrypted, while the sensor waits. Literal ones are part of the serialized DAG.
+
+    :param identity: which customer: an object with ``shop_id`` (the ``id`` that it was pushed with), ``email`` or
+        ``bubblehouse_id``; where several are given it must match each. A list of such, as a sample of the push, waits
+        for all; an empty one for nothing. Also an XComArg, or a template that renders to JSON. (templated)
+    :param expected: fields of Customer2 and the values that every customer is to hold. Values are compared as a push
+        sends them: times as instants, amounts as numbers, emails without case, tags without order; of ``extras`` only
+        the named parts. (templated)
+    :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``. (templated)
+    :param deferrable: as in ``BubblehouseStatusSensor``.
+    :raises BubblehouseTransientError: on a 5xx or a network error; Airflow retries the task.
+    :raises BubblehousePermanentError: for any other answer that is no customer; Airflow does not retry.
+    """
+
+    template_fields: Sequence[str] = (*_BubblehouseSensor.template_fields, "identity", "expected")
+
+    def __init__(
+        self,
+        *,
+        identity: Mapping[str, str] | Sequence[Mapping[str, str]] | str,
+        expected: Mapping[str, Any] | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.identity = identity
+        self.expected = expected
+        self._found = 0  # how many customers need not be looked at again
+
+    def execute(self, context: Context) -> None:
+        """Wait, each look beginning with the customer that ended the last one."""
+        self._found = 0
+        super().execute(context)
+
+    def _is_done(self, hook: BubblehouseHook) -> bool:
+        identities, expected = read_identities(self.identity), read_expected(self.expected)
+        for identity in identities[self._found :]:
+            found: dict[str, Any] | BubblehousePermanentError
+            try:
+                found = hook.get_customer(**identity)
+            except BubblehousePermanentError as error:
+                found = error
+            reason = why_not_yet(found, expected)
+            if reason:
+                self.log.info("Customer %d of %d %s.", self._found + 1, len(identities), reason)
+                return False
+            self._found += 1
+        return True
+
+    def _trigger(self) -> BaseTrigger:
+        from airflow_provider_bubblehouse.triggers.bubblehouse import BubblehouseCustomerTrigger
+
+        return BubblehouseCustomerTrigger(
+            bubblehouse_conn_id=self.bubblehouse_conn_id,
+            poke_interval=self.poke_interval,
+            wait_when_unavailable=self.silent_fail,
+            identities=read_identities(self.identity)[self._found :],
+            expected=read_expected(self.expected),
+        )
+
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
+    ) -> None:
+        """Render, and leave all values out of what Airflow stores. Mapped tasks come by here only."""
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        if parent is self:
+            self.identity = CustomerRows(read_identities(self.identity))
+            self.expected = None if self.expected is None else _Expected(read_expected(self.expected))
+
+
+class _Expected(Mapping[str, Any]):
+    """
+    Fields and values whose text is the fields.
+
+    A plain ``Mapping``, because Airflow stores a ``dict``, or a subclass of it, with all it holds.
+    """
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self._fields = fields
+
+    def __getitem__(self, name: str) -> Any:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        from airflow_provider_bubblehouse.api.customers import printable_name
+
+        return ", ".join(map(printable_name, self))
+
+
+def _say_where_no_try_is_left(error: BubblehouseTransientError, context: Context) -> None:
+    """Airflow's own default is no retry at all, which the reader of the error is to know."""
+    task_instance = context.get("ti")
+    if task_instance is not None and task_instance.try_number > task_instance.max_tries:
+        error.args = (f"{error} This was the task's last try; set retries= to have this retried.",)

@@ -1,0 +1,248 @@
+"""
+Triggers that wait for Bubblehouse in the triggerer, on an event loop that they never block.
+
+An exception that leaves a trigger loses its class, so what ended the wait travels in the event (``event_of``) and is
+raised by the sensor (``error_of``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from abc import abstractmethod
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from airflow.providers.common.compat.connection import get_async_connection
+from airflow.providers.common.compat.sdk import AirflowException
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_bubblehouse.api.details import CUSTOMER_DETAILS, details_payload, why_not_yet
+from airflow_provider_bubblehouse.exceptions import (
+    BubblehouseError,
+    BubblehousePermanentError,
+    BubblehouseRateLimitError,
+    BubblehouseRejectedError,
+    BubblehouseTransientError,
+)
+from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook, shop_connection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    import httpx
+
+    from airflow_provider_bubblehouse.api.async_client import AsyncClient
+    from airflow_provider_bubblehouse.api.connection import ShopConnection
+
+SUCCESS: dict[str, Any] = {"status": "success"}
+
+_CLASSES = {
+    one.__name__: one
+    for one in (
+        BubblehouseTransientError,
+        BubblehousePermanentError,
+        BubblehouseRejectedError,
+        BubblehouseRateLimitError,
+    )
+}
+
+
+def event_of(error: Exception) -> dict[str, Any]:
+    """
+    Put an error into the payload of an event.
+
+    :param error: what ended the wait. One of another package is no answer of the API's: the task may try again.
+    """
+    if not isinstance(error, BubblehouseError):
+        # Airflow's own words name a connection at most; other errors may quote what they were given.
+        said = f": {error}" if isinstance(error, AirflowException) else ""
+        error = BubblehouseTransientError(f"The trigger ended with {type(error).__name__}{said}.")
+    return {
+        "status": "error",
+        "error": type(error).__name__,
+        "permanent": isinstance(error, BubblehousePermanentError),
+        "message": str(error),
+        "http_status": error.status,
+        "error_id": error.error_id,
+        "retry_after": error.retry_after,
+        "attempts": error.attempts,
+    }
+
+
+def error_of(event: Mapping[str, Any] | None) -> BubblehouseError | None:
+    """
+    Read the payload of an event.
+
+    :return: None for success only; else the error to raise, also for an event that no trigger of this package sends.
+    """
+    status = event.get("status") if isinstance(event, dict) else None
+    if status == SUCCESS["status"]:
+        return None
+    if not isinstance(event, dict) or status != "error":
+        return BubblehouseTransientError(
+            "The trigger ended without saying how; are triggerer and worker of the same version of this package?"
+        )
+    kind = _CLASSES.get(
+        event.get("error", ""), BubblehousePermanentError if event.get("permanent") else BubblehouseTransientError
+    )
+    return kind(
+        event.get("message") or "The trigger ended with an error that it did not name.",
+        status=event.get("http_status"),
+        error_id=event.get("error_id"),
+        attempts=event.get("attempts") or 0,
+        retry_after=event.get("retry_after"),
+    )
+
+
+class _BubblehouseTrigger(BaseTrigger):
+    """
+    Calls until what is waited for is there, and sends one event. The first call is made within the first interval.
+
+    :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``. It is read in the triggerer; nothing of
+        it is stored with the trigger.
+    :param poke_interval: seconds between two looks.
+    :param wait_when_unavailable: whether a 5xx or a network error means "not yet"; else it ends the wait.
+    """
+
+    def __init__(self, *, bubblehouse_conn_id: str, poke_interval: float, wait_when_unavailable: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bubblehouse_conn_id = bubblehouse_conn_id
+        self.poke_interval = poke_interval
+        self.wait_when_unavailable = wait_when_unavailable
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class and its parameters, which Airflow stores."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "bubblehouse_conn_id": self.bubblehouse_conn_id,
+            "poke_interval": self.poke_interval,
+            "wait_when_unavailable": self.wait_when_unavailable,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and yield the one event."""
+        yield TriggerEvent(await self._outcome())  # type: ignore[no-untyped-call]
+
+    async def _outcome(self) -> dict[str, Any]:
+        try:
+            # It may mask secrets and so wait for Airflow's supervisor, which the event loop must not.
+            stored = await get_async_connection(self.bubblehouse_conn_id, hook=BubblehouseHook)
+            connection = await asyncio.to_thread(shop_connection, stored)
+            async with _client(connection) as client:
+                # The worker has just looked; and a triggerer that starts takes up all its triggers at the same moment.
+                await asyncio.sleep(random.uniform(0, self.poke_interval))  # noqa: S311 (chance, not a secret)
+                while not await self._is_done_or_waits(connection, client):  # noqa: ASYNC110 (there is no event)
+                    await asyncio.sleep(self.poke_interval)
+        except Exception as error:  # noqa: BLE001 (an exception that leaves a trigger loses its class)
+            return event_of(error)
+        return SUCCESS
+
+    async def _is_done_or_waits(self, connection: ShopConnection, client: AsyncClient) -> bool:
+        try:
+            # A token that has to be minted is masked, too; the call then finds it made.
+            await asyncio.to_thread(connection.tokens.current)
+            return await self._is_done(client)
+        except BubblehouseTransientError as error:
+            if not self.wait_when_unavailable:
+                raise
+            self.log.info("%s Waiting.", error)
+            return False
+
+    @abstractmethod
+    async def _is_done(self, client: AsyncClient) -> bool:
+        """Look once whether what is waited for is there."""
+
+
+class BubblehouseStatusTrigger(_BubblehouseTrigger):
+    """Waits until the API answers and accepts the token; parameters as above."""
+
+    async def _is_done(self, client: AsyncClient) -> bool:
+        await client.call("Status2", b"{}")
+        return True
+
+
+class BubblehouseCustomerTrigger(_BubblehouseTrigger):
+    """
+    Waits until customers can be read back and hold what is expected.
+
+    Airflow stores the parameters of a trigger in its database, encrypted with its Fernet key, until the trigger has
+    ended: identities and expected values are there as long.
+
+    :param identities: which customers, as ``api.details.read_identities`` returns them.
+    :param expected: what they are to hold, as ``api.details.read_expected`` returns it.
+    """
+
+    def __init__(self, *, identities: Sequence[Mapping[str, str]], expected: Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.identities = [dict(identity) for identity in identities]
+        self.expected = dict(expected)
+        self._found = 0  # how many customers need not be looked at again
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class and its parameters, which Airflow stores."""
+        path, parameters = super().serialize()
+        return path, {**parameters, "identities": self.identities, "expected": self.expected}
+
+    async def _is_done(self, client: AsyncClient) -> bool:
+        import msgspec
+
+        for identity in self.identities[self._found :]:
+            found: dict[str, Any] | BubblehousePermanentError
+            try:
+                found = await client.call(CUSTOMER_DETAILS, msgspec.json.encode(details_payload(**identity)))
+            except BubblehousePermanentError as error:
+                found = error
+            reason = why_not_yet(found, self.expected)
+            if reason:
+                self.log.info("Customer %d of %d %s.", self._found + 1, len(self.identities), reason)
+                return False
+            self._found += 1
+        return True
+
+
+@dataclass(slots=True)
+class _SharedHttp:
+    """What all triggers of one event loop make their calls with, and how many of them there are."""
+
+    users: int = 0
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    http: httpx.AsyncClient | None = None
+
+
+_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, _SharedHttp] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def _client(connection: ShopConnection) -> AsyncIterator[AsyncClient]:
+    """
+    Make calls to a shop with the one httpx client of this event loop, which the last of its users closes.
+
+    A client each would hold a pool of sockets and a TLS context each; token and timeouts go with every call instead.
+    """
+    loop = asyncio.get_running_loop()
+    shared = _shared.setdefault(loop, _SharedHttp())
+    shared.users += 1
+    try:
+        async with shared.opening:
+            if shared.http is None:
+                shared.http = await asyncio.to_thread(_open_http)
+        from airflow_provider_bubblehouse.api.async_client import AsyncClient
+
+        yield AsyncClient(connection, http=shared.http)
+    finally:
+        shared.users -= 1
+        if not shared.users:
+            del _shared[loop]
+            if shared.http is not None:
+                await shared.http.aclose()
+
+
+def _open_http() -> httpx.AsyncClient:
+    """Import httpx and read the certificates, both of which take tens of milliseconds: in a thread, not on the loop."""
+    import httpx
+
+    import airflow_provider_bubblehouse.api.async_client  # noqa: F401
+
+    return httpx.AsyncClient()

@@ -1,0 +1,51 @@
+"""Push only when the API answers, and go on only when the customers can be read back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
+from airflow_provider_bubblehouse.sensors.bubblehouse import BubblehouseCustomerSensor, BubblehouseStatusSensor
+
+with DAG(
+    dag_id="wait_for_customers",
+    description="Push customers to Bubblehouse and wait until they have been processed",
+    schedule="@daily",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 3, "retry_delay": timedelta(minutes=2)},
+    tags=["bubblehouse"],
+):
+    # An outage is waited out here, in the triggerer; a token that is not accepted fails at once.
+    api_answers = BubblehouseStatusSensor(
+        task_id="api_answers",
+        on_unavailable="wait",
+        poke_interval=60,
+        timeout=timedelta(hours=6),
+        deferrable=True,
+    )
+
+    @task
+    def extract_customers() -> list[dict[str, object]]:
+        """Stand in for a query of your warehouse."""
+        return [{"id": "1001", "tags": ["vip"]}, {"id": "1002", "tags": ["vip"]}, {"id": "1003", "tags": ["vip"]}]
+
+    @task
+    def take_sample(customers: list[dict[str, object]]) -> list[dict[str, object]]:
+        """Name some of those that were pushed: the API takes a call for each."""
+        return [{"shop_id": customer["id"]} for customer in customers[-2:]]
+
+    customers = extract_customers()
+    push = UpdateCustomersOperator(task_id="push_customers", customers=customers)
+    processed = BubblehouseCustomerSensor(
+        task_id="customers_processed",
+        identity=take_sample(customers),
+        expected={"tags": ["vip"]},
+        poke_interval=10,
+        timeout=timedelta(minutes=15),
+        deferrable=True,
+    )
+    api_answers >> push >> processed

@@ -1,0 +1,277 @@
+"""Callbacks by outcome, inside runs of Airflow: who is called, when, and what is known by then."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import httpx
+import pytest
+import requests
+from airflow.providers.common.compat.sdk import DAG, AirflowException, BaseNotifier, task
+from airflow.providers.http.operators.http import HttpOperator
+from airflow.providers.http.sensors.http import HttpSensor
+
+from airflow_provider_bubblehouse.callbacks import check_response, on_permanent_failure, on_transient_failure
+from airflow_provider_bubblehouse.exceptions import (
+    BubblehousePermanentError,
+    BubblehouseRejectedError,
+    BubblehouseTransientError,
+    find_error,
+)
+from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
+
+NUMBER = itertools.count()
+PERMANENT, TRANSIENT = "permanent", "transient"
+SENTINEL = "sentinel@example.com"
+
+
+class Calls(list):
+    """Remembers what wrapped callbacks were told, by the kind that they are for."""
+
+    def to(self, kind: str):
+        return lambda context: self.append((kind, context["bubblehouse"]))
+
+
+@pytest.fixture
+def calls() -> Calls:
+    return Calls()
+
+
+@pytest.fixture
+def dag(calls) -> DAG:
+    both = [on_permanent_failure(calls.to(PERMANENT)), on_transient_failure(calls.to(TRANSIENT))]
+    return DAG(
+        dag_id=f"callbacks_{next(NUMBER)}",
+        schedule=None,
+        start_date=datetime(2026, 1, 1, tzinfo=UTC),
+        default_args={
+            "retries": 1,
+            "retry_delay": timedelta(0),
+            "on_failure_callback": both,
+            "on_retry_callback": both,
+        },
+    )
+
+
+def test_a_refused_batch_is_told_once_with_its_counts_and_without_its_rows(sandbox, run_dag, dag, calls):
+    sandbox.script("ok", f"400:bad_customers,message={SENTINEL}")
+    rows = [{"email": f"{number}-{SENTINEL}"} for number in range(5)]
+    UpdateCustomersOperator(task_id="push", customers=rows, batch_size=2, dag=dag)
+    run_dag(dag)
+    ((kind, told),) = calls
+    assert kind == PERMANENT
+    assert told["summary"].items() >= {"read": 5, "accepted": 2, "rejected": 2, "unsent": 1}.items()
+    assert (told["status"], told["error_id"], told["attempts"]) == (400, "bad_customers", 1)
+    assert (told["retryable"], told["will_retry"]) == (False, False)
+    assert told["message"].startswith(f"Task push of DAG {dag.dag_id} failed and will not be retried: Bubblehouse")
+    assert "sentinel" not in str(told)
+
+
+def test_an_outage_is_told_on_every_try_and_whether_another_follows(sandbox, run_dag, dag, calls, no_waits):
+    sandbox.rates({"503": 1.0})
+    UpdateCustomersOperator(task_id="push", customers=[{"id": "1"}], max_attempts=2, dag=dag)
+    run_dag(dag)
+    assert [kind for kind, _ in calls] == [TRANSIENT, TRANSIENT]
+    assert [(told["retryable"], told["will_retry"], told["attempts"]) for _, told in calls] == [
+        (True, True, 2),
+        (True, False, 2),
+    ]
+    assert "failed and will be retried: " in calls[0][1]["message"]
+
+
+@pytest.mark.parametrize(("fault", "kind"), [("422", PERMANENT), ("502", TRANSIENT), ("reset", TRANSIENT)])
+def test_the_error_that_another_hook_put_in_its_place_is_found(sandbox, run_dag, dag, calls, monkeypatch, fault, kind):
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", sandbox.connection(conn_type="http", login=None, password=None))
+    sandbox.rates({fault: 1.0})
+    endpoint = "api/v20230601/demo-shop/UpdateCustomers3"
+    HttpOperator(task_id="push", http_conn_id="other", endpoint=endpoint, extra_options={"timeout": 30}, dag=dag)
+    run_dag(dag)
+    assert [told_as for told_as, _ in calls] == [kind, kind]  # HttpHook has all of them retried
+    assert [told["will_retry"] for _, told in calls] == [True, False]
+    assert "UpdateCustomers3" in calls[0][1]["message"]
+
+
+def test_an_error_that_says_nothing_of_a_call_is_told_to_neither(run_dag, dag, calls):
+    with dag:
+
+        @task
+        def fail() -> None:
+            raise KeyError(SENTINEL)
+
+        fail()
+    run_dag(dag)
+    assert calls == []
+
+
+@pytest.mark.parametrize("exception", [None, "Task exited with return code -9"])
+def test_a_process_that_was_killed_is_told_as_transient(calls, exception):
+    task_instance = SimpleNamespace(task_id="push", dag_id="d", state="up_for_retry", try_number=1, max_tries=3)
+    for wrap, kind in ((on_permanent_failure, PERMANENT), (on_transient_failure, TRANSIENT)):
+        wrap(calls.to(kind))({"exception": exception, "ti": task_instance})
+    ((kind, told),) = calls
+    assert kind == TRANSIENT
+    assert (told["status"], told["summary"], told["retryable"], told["will_retry"]) == (None, None, True, True)
+    assert "killed" in told["message"]
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "try_number", "will_retry"),
+    [
+        ("up_for_retry", BubblehouseTransientError("x"), 9, True),
+        ("failed", BubblehouseTransientError("x"), 1, False),
+        (None, BubblehouseTransientError("x"), 3, True),
+        (None, BubblehouseTransientError("x"), 4, False),
+        (None, BubblehousePermanentError("x"), 1, False),
+    ],
+)
+def test_whether_a_retry_follows_is_what_airflow_decided_or_will_decide(calls, state, error, try_number, will_retry):
+    task_instance = SimpleNamespace(task_id="t", dag_id="d", state=state, try_number=try_number, max_tries=3)
+    for wrap in (on_permanent_failure, on_transient_failure):
+        wrap(calls.to("any"))({"exception": error, "ti": task_instance})
+    assert [told["will_retry"] for _, told in calls] == [will_retry]
+
+
+def test_a_callback_that_fails_is_logged_and_the_next_one_is_called(calls, caplog):
+    def fail(_context) -> None:
+        raise RuntimeError("no route to the chat")
+
+    wrapped = on_permanent_failure([fail, calls.to(PERMANENT)])
+    with caplog.at_level(logging.ERROR):
+        wrapped({"exception": BubblehousePermanentError("x")})
+    assert len(calls) == 1
+    assert "no route to the chat" in caplog.text
+
+
+@pytest.mark.parametrize("context", [None, {}, {"exception": BubblehousePermanentError("x"), "ti": object()}])
+def test_a_context_that_lacks_what_it_should_have_raises_nothing(calls, context):
+    on_permanent_failure(calls.to(PERMANENT))(context)
+
+
+class Notifier(BaseNotifier):
+    """Remembers what it would have sent."""
+
+    template_fields = ("text",)
+    sent: list[str] = []  # noqa: RUF012 (shared on purpose)
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def notify(self, context) -> None:
+        self.sent.append(self.text)
+
+
+def test_a_notifier_that_tasks_share_renders_what_each_of_them_is_told(sandbox, run_dag, dag):
+    Notifier.sent.clear()
+    notifier = Notifier("{{ ti.task_id }}: {{ bubblehouse.status }} {{ bubblehouse.summary.rejected }}")
+    dag.default_args["on_failure_callback"] = on_permanent_failure(notifier)
+    sandbox.rates({"400": 1.0})
+    for name in ("first", "second"):
+        UpdateCustomersOperator(task_id=name, customers=[{"id": "1"}], dag=dag)
+    run_dag(dag)
+    assert sorted(Notifier.sent) == ["first: 400 1", "second: 400 1"]
+
+
+LIBRARIES = {
+    "requests": lambda url: requests.post(url, timeout=5, allow_redirects=False).raise_for_status(),
+    "httpx": lambda url: httpx.post(url, timeout=5).raise_for_status(),
+}
+
+ERRORS = (requests.RequestException, httpx.HTTPError, httpx.InvalidURL)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(
+    ("fault", "kind", "status"),
+    [
+        ("400", BubblehouseRejectedError, 400),
+        ("401", BubblehousePermanentError, 401),
+        ("503,retry_after=3", BubblehouseTransientError, 503),
+        ("reset", BubblehouseTransientError, None),
+        ("cut", BubblehouseTransientError, None),
+    ],
+)
+def test_an_error_of_another_library_means_what_its_answer_means(sandbox, library, fault, kind, status):
+    sandbox.script(fault)
+    with pytest.raises(ERRORS) as caught:
+        LIBRARIES[library](f"{sandbox.url}/api/v20230601/{sandbox.shop}/UpdateCustomers3?token={SENTINEL}")
+    error = find_error(caught.value)
+    assert type(error) is kind
+    assert (error.status, error.attempts) == (status, 1)
+    assert error.retry_after == (3.0 if "retry_after" in fault else None)
+    # requests forgets which call it was whose body was cut off.
+    assert ("UpdateCustomers3" in str(error)) is not (library == "requests" and fault == "cut")
+    assert "sentinel" not in str(error)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("url", ["http://", "no-scheme", "gopher://example.com"])
+def test_an_address_that_cannot_be_called_is_permanent(library, url):
+    with pytest.raises(ERRORS) as caught:
+        LIBRARIES[library](url)
+    assert type(find_error(caught.value)) is BubblehousePermanentError
+
+
+def test_another_server_is_not_called_bubblehouse(unused_port):
+    for call in LIBRARIES.values():
+        with pytest.raises(ERRORS) as caught:
+            call(f"http://127.0.0.1:{unused_port}/v1/{SENTINEL}")
+        assert str(find_error(caught.value)).startswith("The server gave no answer to the call (Connect")
+
+
+def test_the_nearest_error_of_a_chain_counts_and_a_chain_that_loops_ends():
+    near, far = BubblehousePermanentError("near"), BubblehouseTransientError("far")
+    top = AirflowException("top")
+    top.__context__, near.__cause__, far.__cause__ = near, far, top
+    assert find_error(top) is near
+    assert find_error(None) is None
+    lonely = ValueError("x")
+    lonely.__cause__ = lonely.__context__ = lonely
+    assert find_error(lonely) is None
+
+
+def test_an_answer_whose_body_was_never_read_counts_by_its_status(sandbox):
+    sandbox.script("503", "400")
+    url = f"{sandbox.url}/api/v20230601/{sandbox.shop}/Status2"
+    with httpx.Client() as client:
+        for kind in (BubblehouseTransientError, BubblehousePermanentError):
+            with client.stream("POST", url) as response, pytest.raises(kind):
+                check_response(response)
+
+
+def test_a_4xx_decides_even_where_its_body_is_cut_off(sandbox):
+    sandbox.script("cut=400")
+    url = f"{sandbox.url}/api/v20230601/{sandbox.shop}/UpdateCustomers3"
+    with (
+        requests.post(url, timeout=5, stream=True) as response,
+        pytest.raises(BubblehousePermanentError),
+    ):
+        check_response(response)
+
+
+@pytest.mark.parametrize(
+    ("options", "tries"),
+    [({"response_check": check_response, "extra_options": {"check_response": False, "timeout": 30}}, 1), ({}, None)],
+    ids=["with_check_response", "as_it_is"],
+)
+def test_the_http_sensor_takes_404_for_not_yet_unless_it_has_our_check(
+    sandbox, run_dag, tries_of, dag, monkeypatch, options, tries
+):
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", sandbox.connection(conn_type="http", login=None, password=None))
+    sandbox.rates({"404": 1.0})
+    HttpSensor(
+        task_id="wait",
+        http_conn_id="other",
+        endpoint="api/v20230601/demo-shop/Status2",
+        method="POST",
+        poke_interval=0.01,
+        timeout=0.1,
+        dag=dag,
+        **options,
+    )
+    run_dag(dag)
+    assert tries_of(dag) == {"wait": ("failed", 1)}
+    assert (len(sandbox.calls) == 1) is (tries == 1)

@@ -1,0 +1,102 @@
+"""``@task.bubblehouse_customers``: the operator's parameters and promises for what a function returns."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, task
+
+NUMBER = itertools.count()
+PEOPLE = [
+    {"id": "sentinel-1", "email": "sentinel@example.com", "first_name": "Sentinel {{ 7*7 }}"},
+    {"id": "sentinel-2", "last_name": "{{ dag.dag_id }}", "extras": {"x": ["{{ 7*7 }}"]}},
+]
+
+
+@pytest.fixture
+def dag() -> DAG:
+    return DAG(
+        dag_id=f"decorator_{next(NUMBER)}",
+        schedule=None,
+        start_date=datetime(2026, 1, 1, tzinfo=UTC),
+        default_args={"retries": 2, "retry_delay": timedelta(0)},
+    )
+
+
+def stored(dag_id: str, table: str, columns: str) -> list[tuple]:
+    with sqlite3.connect(f"{os.environ['AIRFLOW_HOME']}/airflow.db") as connection:
+        return connection.execute(f"SELECT {columns} FROM {table} WHERE dag_id = ?", (dag_id,)).fetchall()
+
+
+def test_what_the_function_returned_arrives_as_it_is_and_airflow_keeps_none_of_it(sandbox, run_dag, tries_of, dag):
+    with dag:
+
+        @task.bubblehouse_customers
+        def push() -> list[dict]:
+            return PEOPLE
+
+        push()
+    run_dag(dag)
+    assert tries_of(dag) == {"push": ("success", 1)}
+    assert sandbox.calls[0].customers == PEOPLE
+    kept = [
+        stored(dag.dag_id, "rendered_task_instance_fields", "rendered_fields"),
+        stored(dag.dag_id, "xcom", "value"),
+    ]
+    assert json.loads(kept[1][0][0])["accepted"] == 2
+    assert "sentinel" not in str(kept).lower()
+
+
+def test_the_operators_parameters_are_the_decorators(sandbox, run_dag, tries_of, dag):
+    with dag:
+
+        @task.bubblehouse_customers(
+            column_map={"Number": "id", "Since": "signed_up_at"},
+            timezone="Europe/Berlin",
+            batch_size=1,
+            on_invalid="skip",
+        )
+        def push(number: int, ds: str | None = None) -> list[dict]:
+            return [{"Number": number, "Since": "2026-01-15T10:30:00"}, {"Number": ""}, {"Number": ds}]
+
+        push(7)
+    run_dag(dag)
+    assert tries_of(dag) == {"push": ("success", 1)}
+    first, second = sandbox.calls
+    assert first.customers == [{"id": "7", "signed_up_at": "2026-01-15T10:30:00+01:00"}]
+    assert len(second.customers[0]["id"]) == len("2026-01-15")
+
+
+def test_arguments_may_come_from_other_tasks_and_be_mapped_over(sandbox, run_dag, tries_of, dag):
+    with dag:
+
+        @task
+        def numbers() -> list[int]:
+            return [1, 2, 3]
+
+        @task.bubblehouse_customers(max_attempts=1)
+        def push(number: int) -> list[dict]:
+            return [{"id": str(number)}]
+
+        push.expand(number=numbers())
+    run_dag(dag)
+    assert sorted(customer["id"] for customer in sandbox.customers()) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("returned", [None, {"id": "1"}, 7, "no JSON"])
+def test_what_is_no_list_fails_the_task_on_its_first_try_without_a_call(sandbox, run_dag, tries_of, dag, returned):
+    with dag:
+
+        @task.bubblehouse_customers
+        def push():
+            return returned
+
+        push()
+    run_dag(dag)
+    assert tries_of(dag) == {"push": ("failed", 1)}
+    assert sandbox.calls == []

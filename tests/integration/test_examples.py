@@ -1,0 +1,40 @@
+"""The example DAGs: Airflow takes them without a warning, they retry, and they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+try:
+    from airflow.dag_processing.dagbag import DagBag
+except ImportError:  # Airflow 2
+    from airflow.models.dagbag import DagBag
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "dags_examples").glob("*.py"))
+
+
+@pytest.fixture(params=EXAMPLES, ids=lambda path: path.stem)
+def bag(request, airflow_database) -> DagBag:
+    return DagBag(dag_folder=str(request.param))
+
+
+def test_an_example_is_parsed_without_a_warning_and_retries(bag):
+    assert bag.import_errors == {}
+    assert bag.captured_warnings == {}
+    (dag,) = bag.dags.values()
+    assert dag.max_active_runs == 1
+    assert dag.catchup is False
+    sending = [one for one in dag.tasks if "extract" not in one.task_id and "list_" not in one.task_id]
+    assert {one.retries for one in sending} == {3}
+
+
+def test_an_example_runs(bag, sandbox, run_dag, tries_of, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_HTTP", sandbox.connection(conn_type="http", login=None))
+    (dag,) = bag.dags.values()
+    for one in dag.tasks:
+        if hasattr(one, "endpoint"):
+            one.endpoint = one.endpoint.replace("my-shop", sandbox.shop)
+    run_dag(dag)
+    assert set(tries_of(dag).values()) == {("success", 1)}
+    assert {call.status for call in sandbox.calls} == {200}

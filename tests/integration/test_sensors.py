@@ -1,0 +1,323 @@
+"""The sensors in all their modes: when they wait, when they end, and what Airflow gets to know of the customers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+    task,
+)
+
+from airflow_provider_bubblehouse.exceptions import (
+    BubblehouseError,
+    BubblehousePermanentError,
+    BubblehouseRejectedError,
+    BubblehouseTransientError,
+)
+from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
+from airflow_provider_bubblehouse.sensors.bubblehouse import BubblehouseCustomerSensor, BubblehouseStatusSensor
+
+NUMBER = itertools.count()
+NOT_YET = "404:no_customers_match_customer_identity"
+MODES = {"poke": {"mode": "poke"}, "reschedule": {"mode": "reschedule"}, "deferred": {"deferrable": True}}
+SENTINEL = "sentinel@example.com"
+
+
+@pytest.fixture
+def dag() -> DAG:
+    return DAG(
+        dag_id=f"sensors_{next(NUMBER)}",
+        schedule=None,
+        start_date=datetime(2026, 1, 1, tzinfo=UTC),
+        default_args={"retries": 2, "retry_delay": timedelta(0)},
+    )
+
+
+@pytest.fixture(params=["poke", "deferred"])
+def mode(request) -> dict:
+    return MODES[request.param]
+
+
+def status_sensor(**how) -> BubblehouseStatusSensor:
+    return BubblehouseStatusSensor(task_id="wait", **{"poke_interval": 0.01, "timeout": 30} | how)
+
+
+def customer_sensor(identity=None, **how) -> BubblehouseCustomerSensor:
+    return BubblehouseCustomerSensor(
+        task_id="wait", identity=identity or {"shop_id": "1"}, **{"poke_interval": 0.01, "timeout": 30} | how
+    )
+
+
+def run(sensor) -> None:
+    """Execute a sensor as a worker, a triggerer and a worker again do."""
+    try:
+        sensor.execute({})
+    except TaskDeferred as deferred:
+        event = json.loads(json.dumps(asyncio.run(first_event(deferred.trigger))))
+        sensor.resume_execution(deferred.method_name, {"event": event}, {})
+
+
+async def first_event(trigger) -> dict | None:
+    async for event in trigger.run():
+        return event.payload
+    return None
+
+
+def outcome(sensor) -> type | None:
+    try:
+        run(sensor)
+    except Exception as error:  # noqa: BLE001 (whichever it is)
+        return type(error)
+    return None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_customer_is_waited_for_within_one_try(sandbox, run_dag, tries_of, dag, mode):
+    BubblehouseHook().update_customers([{"id": "1", "first_name": "Ada"}])
+    sandbox.script(f"{NOT_YET},for=CustomerDetails1", f"{NOT_YET},for=CustomerDetails1")
+    customer_sensor(dag=dag, expected={"first_name": "Ada"}, **MODES[mode])
+    run_dag(dag)
+    assert tries_of(dag) == {"wait": ("success", 1)}
+    assert len(sandbox.calls_of("CustomerDetails1")) == 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_outage_is_waited_for_where_that_is_asked_and_a_refusal_is_not(sandbox, run_dag, tries_of, dag, mode):
+    sandbox.script("503", "reset", "cut", "401")
+    status_sensor(dag=dag, on_unavailable="wait", **MODES[mode])
+    run_dag(dag)
+    assert tries_of(dag) == {"wait": ("failed", 1)}
+    assert len(sandbox.calls) == 4
+
+
+def test_silent_fail_waits_for_the_end_of_an_outage_but_not_after_a_refusal(sandbox, mode):
+    BubblehouseHook().update_customers([{"id": "1"}])
+    sandbox.script("503", "503", "503")
+    run(customer_sensor(silent_fail=True, **mode))
+    assert len(sandbox.calls_of("CustomerDetails1")) == 4
+    sandbox.script(NOT_YET, "403")
+    with pytest.raises(BubblehousePermanentError):
+        run(customer_sensor(silent_fail=True, **mode))
+
+
+def test_all_of_a_list_are_waited_for_and_one_that_was_found_is_not_looked_at_again(sandbox, mode):
+    BubblehouseHook().update_customers([{"id": "1"}, {"id": "2"}, {"id": "3"}])
+    sandbox.clear()
+    BubblehouseHook().update_customers([{"id": "1"}, {"id": "3", "email": "c@example.com"}])
+    sandbox.script("ok,for=CustomerDetails1", f"{NOT_YET},for=CustomerDetails1", f"{NOT_YET},for=CustomerDetails1")
+    BubblehouseHook().update_customers([{"id": "2"}])
+    run(customer_sensor([{"shop_id": "1"}, {"shop_id": "2"}, {"email": "c@example.com"}], **mode))
+    assert len(sandbox.calls_of("CustomerDetails1")) == 5  # 1, 2 in vain twice, 2, 3
+
+
+def test_an_empty_list_is_waited_for_without_a_call(sandbox, mode):
+    run(BubblehouseCustomerSensor(task_id="wait", identity=[], **mode))
+    assert sandbox.calls == []
+
+
+def test_what_is_expected_is_waited_for(sandbox, mode):
+    old = json.dumps({"id": "1", "extras": {"plan": "silver"}})
+    new = json.dumps({"id": "1", "extras": {"plan": "gold", "city": "Oslo"}})
+    sandbox.script(f"json={old}", f"json={old}", f"json={new}")
+    run(customer_sensor(expected={"extras": {"plan": "gold"}}, **mode))
+    assert len(sandbox.calls) == 3
+
+
+REFUSED, DOWN = "401", "503"
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["poke", "deferred"])
+@pytest.mark.parametrize("looks", [0, 1], ids=["first_look", "later_look"])
+@pytest.mark.parametrize(
+    ("fault", "options", "result"),
+    [
+        (REFUSED, {}, BubblehousePermanentError),
+        (REFUSED, {"soft_fail": True}, AirflowSkipException),
+        (REFUSED, {"never_fail": True}, AirflowSkipException),
+        (REFUSED, {"silent_fail": True}, BubblehousePermanentError),
+        (DOWN, {}, BubblehouseTransientError),
+        (DOWN, {"soft_fail": True}, BubblehouseTransientError),
+        (DOWN, {"never_fail": True}, AirflowSkipException),
+        (DOWN, {"silent_fail": True}, None),
+    ],
+)
+def test_soft_never_and_silent_fail_end_alike_in_poke_and_deferred_mode(
+    sandbox, deferrable, looks, fault, options, result
+):
+    sandbox.script(*[NOT_YET] * looks, fault, 'json={"id": "1"}')
+    assert outcome(customer_sensor(deferrable=deferrable, **options)) is result
+
+
+TIMED_OUT = {"error": "Trigger timeout" if "airflow.sdk" in sys.modules else "Trigger/execution timeout"}
+
+
+@pytest.mark.parametrize(
+    ("options", "result"),
+    [
+        ({}, AirflowSensorTimeout),
+        ({"soft_fail": True}, AirflowSkipException),
+        ({"never_fail": True}, AirflowSensorTimeout),
+        ({"silent_fail": True}, AirflowSensorTimeout),
+    ],
+)
+def test_a_wait_that_takes_too_long_ends_alike_in_poke_and_deferred_mode(sandbox, options, result):
+    sandbox.rates({NOT_YET: 1.0})
+    assert outcome(customer_sensor(timeout=0, **options)) is result
+    with pytest.raises(result):
+        customer_sensor(deferrable=True, **options).resume_execution("__fail__", TIMED_OUT, {})
+
+
+def test_the_deferral_ends_when_the_sensor_has_to(sandbox):
+    sandbox.script(NOT_YET)
+    with pytest.raises(TaskDeferred) as caught:
+        customer_sensor(deferrable=True, timeout=90).execute({})
+    assert caught.value.timeout == timedelta(seconds=90)
+
+
+@pytest.mark.parametrize("event", [None, {}, [], "success", {"status": None}, {"status": "done"}, {"state": "success"}])
+def test_an_event_that_does_not_say_success_is_an_error(event):
+    with pytest.raises(BubblehouseTransientError, match="without saying how"):
+        status_sensor(deferrable=True).execute_complete({}, event)
+
+
+def test_an_event_of_another_version_keeps_what_it_says_of_a_retry():
+    for permanent, kind in ((True, BubblehousePermanentError), (False, BubblehouseTransientError)):
+        event = {"status": "error", "error": "BubblehouseNewError", "permanent": permanent}
+        with pytest.raises(kind):
+            status_sensor(deferrable=True).execute_complete({}, event)
+
+
+def test_what_the_answer_said_comes_through_the_event(sandbox):
+    sandbox.script(NOT_YET, "429:rate_limit_exceeded,retry_after=7")
+    with pytest.raises(BubblehouseError) as caught:
+        run(customer_sensor(deferrable=True))
+    error = caught.value
+    assert (error.status, error.error_id, error.retry_after, error.attempts) == (429, "rate_limit_exceeded", 7.0, 1)
+    sandbox.script(NOT_YET, "422:bad_input")
+    with pytest.raises(BubblehouseRejectedError, match="bad_input"):
+        run(customer_sensor(deferrable=True))
+
+
+def test_the_last_try_says_how_to_have_more(sandbox, run_dag, dag):
+    said = []
+    dag.default_args.update(retries=0, on_failure_callback=lambda context: said.append(str(context["exception"])))
+    sandbox.script("503,for=Status2", f"{NOT_YET},for=CustomerDetails1", "503,for=CustomerDetails1")
+    status_sensor(dag=dag)
+    BubblehouseCustomerSensor(
+        task_id="customer", identity={"shop_id": "1"}, poke_interval=0.01, deferrable=True, dag=dag
+    )
+    run_dag(dag)
+    assert len(said) == 2
+    assert all(text.endswith("set retries= to have this retried.") for text in said)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: status_sensor(on_unavailable="sometimes"),
+        lambda: customer_sensor({"id": SENTINEL}).execute({}),
+        lambda: customer_sensor(expected={"total_spent": 5}).execute({}),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_call(sandbox, build):
+    with pytest.raises(BubblehousePermanentError):
+        build()
+    assert sandbox.calls == []
+
+
+def test_an_identity_that_is_none_fails_the_task_on_its_first_try(sandbox, run_dag, tries_of, dag):
+    BubblehouseCustomerSensor(task_id="wait", identity="{{ params.get('x') | tojson }}", dag=dag)
+    run_dag(dag)
+    assert tries_of(dag) == {"wait": ("failed", 1)}
+    assert sandbox.calls == []
+
+
+def test_the_default_of_deferrable_is_airflows_setting():
+    code = (
+        "from airflow_provider_bubblehouse.sensors.bubblehouse import BubblehouseStatusSensor as Sensor;"
+        "assert Sensor(task_id='x').deferrable and not Sensor(task_id='x', deferrable=False).deferrable"
+    )
+    environment = {**os.environ, "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert status_sensor().deferrable is False
+
+
+def test_a_dag_file_that_imports_the_sensors_pays_for_no_http_library():
+    code = (
+        "import sys;"
+        "from airflow.providers.common.compat.sdk import BaseSensorOperator, conf;"
+        "from airflow.providers.common.compat.connection import get_async_connection;"
+        "from airflow.triggers.base import BaseTrigger;"
+        "before = set(sys.modules);"
+        "import airflow_provider_bubblehouse.sensors.bubblehouse, airflow_provider_bubblehouse.triggers.bubblehouse;"
+        "import airflow_provider_bubblehouse.callbacks, airflow_provider_bubblehouse.retry_policy;"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before};"
+        "assert not new & {'requests', 'httpx', 'jwt', 'pyarrow'}, new"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def stored(dag_id: str, table: str, columns: str) -> list[tuple]:
+    with sqlite3.connect(f"{os.environ['AIRFLOW_HOME']}/airflow.db") as connection:
+        return connection.execute(f"SELECT {columns} FROM {table} WHERE dag_id = ?", (dag_id,)).fetchall()
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferred"])
+def test_airflow_shows_how_many_customers_and_which_fields_and_no_value(sandbox, run_dag, tries_of, dag, mode):
+    BubblehouseHook().update_customers([{"email": SENTINEL, "first_name": "Sentinel {{ 7*7 }}"}, {"id": "2"}])
+    sandbox.script(f"{NOT_YET},for=CustomerDetails1")
+    with dag:
+
+        @task
+        def sample() -> list[dict]:
+            return [{"email": SENTINEL}]
+
+        @task
+        def fields() -> dict:
+            return {"first_name": "Sentinel {{ 7*7 }}"}
+
+        how = {"poke_interval": 0.01, **MODES[mode]}
+        BubblehouseCustomerSensor(task_id="wait", identity=sample(), expected=fields(), **how)
+        BubblehouseCustomerSensor.partial(task_id="mapped", **how).expand(identity=[{"shop_id": "2"}])
+    run_dag(dag)
+    assert {state for state, _ in tries_of(dag).values()} == {"success"}
+    shown = {
+        task_id: json.loads(rendered)
+        for task_id, rendered in stored(dag.dag_id, "rendered_task_instance_fields", "task_id, rendered_fields")
+    }
+    assert (shown["wait"]["identity"], shown["wait"]["expected"]) == ("1 customers", "first_name")
+    assert shown["mapped"]["identity"] == "1 customers"
+    kept = [row for row in stored(dag.dag_id, "xcom", "task_id, value") if row[0] in ("wait", "mapped")]
+    assert "sentinel" not in str([shown["wait"], kept]).lower()
+
+
+def test_logs_and_errors_name_positions_and_fields_and_no_value(sandbox, mode, caplog, capfd):
+    caplog.set_level("DEBUG")
+    found = json.dumps({"email": SENTINEL, "first_name": "Sentinel"})
+    sandbox.script(f"json={found}", NOT_YET, f"json={found}", f"400,message={SENTINEL}")
+    sensor = customer_sensor([{"email": SENTINEL}], expected={"first_name": "Sentinel II"}, **mode)
+    with pytest.raises(BubblehouseRejectedError) as caught:
+        run(sensor)
+    logged = "".join(capfd.readouterr()) + caplog.text  # Airflow 3 does not log by way of logging
+    assert "Customer 1 of 1 does not yet hold what is expected of first_name." in logged
+    assert "Customer 1 of 1 is not there yet." in logged
+    assert "sentinel" not in (logged + str(caught.value)).lower()
+
+
+def test_an_unknown_connection_fails_as_airflow_has_it(sandbox, mode):
+    sensor = status_sensor(bubblehouse_conn_id="nowhere", **mode)
+    with pytest.raises(AirflowException, match="nowhere"):
+        run(sensor)

@@ -1,0 +1,171 @@
+"""The triggers on a real event loop: never blocked, one httpx client for all, and an event whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import runpy
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
+from airflow_provider_bubblehouse.triggers import bubblehouse as triggers
+from airflow_provider_bubblehouse.triggers.bubblehouse import (
+    BubblehouseCustomerTrigger,
+    BubblehouseStatusTrigger,
+    error_of,
+)
+
+
+def status_trigger(**how) -> BubblehouseStatusTrigger:
+    return BubblehouseStatusTrigger(**{"bubblehouse_conn_id": "bubblehouse_default", "poke_interval": 0.01} | how)
+
+
+def customer_trigger(**how) -> BubblehouseCustomerTrigger:
+    return BubblehouseCustomerTrigger(
+        **{
+            "bubblehouse_conn_id": "bubblehouse_default",
+            "poke_interval": 0.01,
+            "identities": [{"shop_id": "1"}],
+            "expected": {"tags": ["vip"]},
+        }
+        | how
+    )
+
+
+async def event_of(trigger) -> dict:
+    (event,) = [event.payload async for event in trigger.run()]
+    return event
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list:
+    """The httpx clients that were opened."""
+    clients, open_http = [], triggers._open_http
+
+    def remember():
+        clients.append(open_http())
+        return clients[-1]
+
+    monkeypatch.setattr(triggers, "_open_http", remember)
+    return clients
+
+
+@pytest.mark.parametrize(
+    "trigger", [status_trigger(wait_when_unavailable=True), customer_trigger()], ids=["status", "customer"]
+)
+def test_a_trigger_survives_its_way_through_airflows_database_and_takes_no_secret_along(sandbox, trigger):
+    path, parameters = trigger.serialize()
+    module, _, name = path.rpartition(".")
+    again = getattr(import_module(module), name)(**json.loads(json.dumps(parameters)))
+    assert again.serialize() == trigger.serialize()
+    assert sandbox.token not in str(parameters)
+
+
+def test_triggers_of_one_loop_share_one_client_and_the_last_one_closes_it(sandbox, opened):
+    async def run() -> list[dict]:
+        return await asyncio.gather(*(event_of(status_trigger()) for _ in range(50)))
+
+    assert asyncio.run(run()) == [{"status": "success"}] * 50
+    assert len(sandbox.calls) == 50
+    assert [client.is_closed for client in opened] == [True]
+    assert asyncio.run(run()) == [{"status": "success"}] * 50
+    assert len(opened) == 2  # another loop, another client
+
+
+def test_triggers_of_different_connections_share_the_client_and_not_the_token(sandbox, monkeypatch, opened):
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", sandbox.connection(password="no-token"))
+
+    async def run() -> list[dict]:
+        names = ["bubblehouse_default", "other"] * 5
+        return await asyncio.gather(*(event_of(status_trigger(bubblehouse_conn_id=name)) for name in names))
+
+    events = asyncio.run(run())
+    assert [event["status"] for event in events] == ["success", "error"] * 5
+    assert {event["http_status"] for event in events[1::2]} == {401}
+    assert len(opened) == 1
+
+
+def test_a_slow_answer_does_not_hold_up_the_loop(sandbox):
+    sandbox.script("delay=0.5")
+
+    async def run() -> int:
+        ticks = 0
+        waiting = asyncio.create_task(event_of(status_trigger()))
+        while not waiting.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+        return ticks
+
+    assert asyncio.run(run()) > 15  # a call that blocks leaves one or two
+
+
+def test_a_trigger_that_is_cancelled_ends_and_leaves_nothing_open(sandbox, opened):
+    sandbox.script("delay=30")
+
+    async def run() -> None:
+        waiting = asyncio.create_task(event_of(status_trigger()))
+        while not sandbox.calls:  # noqa: ASYNC110 (the sandbox is in another thread)
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(run())
+    assert [client.is_closed for client in opened] == [True]
+    assert not triggers._shared
+
+
+def test_a_trigger_that_airflow_leaves_at_its_event_leaves_nothing_open(sandbox, opened):
+    async def run() -> None:
+        await anext(aiter(status_trigger().run()))
+        assert opened[0].is_closed
+
+    asyncio.run(run())
+
+
+def test_tokens_are_minted_in_the_trigger_too(sandbox, monkeypatch):
+    extra = {"key_id": sandbox.key_id, "shared_secret": sandbox.shared_secret}
+    monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", sandbox.connection(password="", extra=extra))
+    assert asyncio.run(event_of(status_trigger())) == {"status": "success"}
+
+
+@pytest.mark.parametrize(
+    ("connection", "kind", "said"),
+    [
+        ({"login": "Not A Slug"}, BubblehousePermanentError, "shop slug"),
+        ({"password": ""}, BubblehousePermanentError, "no way to authenticate"),
+        (None, BubblehouseTransientError, "nowhere"),
+    ],
+)
+def test_a_connection_that_cannot_be_used_is_in_the_event(sandbox, monkeypatch, connection, kind, said):
+    if connection:
+        monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", sandbox.connection(**connection))
+    error = error_of(asyncio.run(event_of(status_trigger(bubblehouse_conn_id="nowhere", wait_when_unavailable=True))))
+    assert type(error) is kind
+    assert said in str(error)
+
+
+def test_an_error_that_nobody_foresaw_is_in_the_event_by_its_name_only(sandbox, monkeypatch):
+    def fail(_):
+        raise ValueError("sentinel@example.com")
+
+    monkeypatch.setattr(triggers, "shop_connection", fail)
+    error = error_of(asyncio.run(event_of(status_trigger())))
+    assert type(error) is BubblehouseTransientError
+    assert str(error) == "The trigger ended with ValueError."
+
+
+def test_an_outage_is_waited_for_where_that_is_asked(sandbox):
+    sandbox.script("503", "reset", "cut", "ok")
+    assert asyncio.run(event_of(status_trigger(wait_when_unavailable=True))) == {"status": "success"}
+    assert len(sandbox.calls) == 4
+
+
+def test_the_benchmark_measures_triggers_that_call():
+    benchmark = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "triggers.py"))
+    result = benchmark["measure"](triggers=5, poke_interval=0.1, seconds=0.2)
+    assert result["calls"] >= 5
+    assert result["lag_ratio_median"] > 0
