@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from deployment import Deployment
 
@@ -29,6 +29,18 @@ os.environ.update(  # before anything imports Airflow, which reads them on impor
 )
 
 from airflow_provider_bubblehouse.sandbox import Sandbox  # noqa: E402
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a browser or an Airflow that is missing is a fault, not a reason to skip."""
+    report = yield
+    if report.skipped and os.environ.get("CI") and item.path.parent.name in ("system", "ui"):
+        report.outcome = "failed"
+        report.longrepr = f"Nothing is skipped here in CI: {call.excinfo and call.excinfo.value}"
+    return report
 
 
 @pytest.fixture(scope="session")

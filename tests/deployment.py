@@ -61,7 +61,7 @@ class Deployment:
         self.home = home
         self.dags = home / "dags"
         self.database = home / "airflow.db"
-        port = _free_port()
+        port = free_port()
         self.url = f"http://{ADDRESS}:{port}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
         settings = {
@@ -331,21 +331,26 @@ class Deployment:
 
     def _stop(self) -> None:
         self._session.close()
-        leaders = [psutil.Process(component.pid) for component in self._components.values() if component.poll() is None]
-        # A task is in a process group of its own, and the scheduler would wait for it to end by itself.
-        below = [child for leader in leaders for child in leader.children(recursive=True)]
-        for component in self._components.values():
-            component.send_signal(signal.SIGTERM)
-        for child in below:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-        deadline = time.monotonic() + _STOP
-        for component in self._components.values():
-            try:
-                component.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                component.kill()
-                component.wait()
+        end(self._components.values())
+
+
+def end(processes: Collection[subprocess.Popen[bytes]]) -> None:
+    """End processes and what they have started, whatever that is doing."""
+    leaders = [psutil.Process(process.pid) for process in processes if process.poll() is None]
+    # A task is in a process group of its own, and the scheduler would wait for it to end by itself.
+    below = [child for leader in leaders for child in leader.children(recursive=True)]
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for child in below:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    deadline = time.monotonic() + _STOP
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _checked(answer: requests.Response) -> Any:
@@ -357,7 +362,8 @@ def _unix(timestamp: str) -> float:
     return datetime.fromisoformat(timestamp).timestamp()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nothing listens on."""
     with socket.socket() as bound:
         bound.bind((ADDRESS, 0))
         return bound.getsockname()[1]
