@@ -303,16 +303,15 @@ class Deployment:
         return _checked(self._send(method, path, **kwargs))
 
     def poll(self, look: Callable[[], Any], what: str, *, timeout: float = 60) -> Any:
-        """Look until there is something to see, and return it."""
-        deadline = time.monotonic() + timeout
-        while not (seen := look()):
+        """Look until there is something to see, and return it; a component that has ended is an error."""
+
+        def look_with_care() -> Any:
             for name, component in self._components.items():
                 if component.poll() is not None:
                     raise RuntimeError(f"The {name} has ended:\n{(self.home / f'{name}.out').read_text()[-4000:]}")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Not so within {timeout:g} s: {what}.")
-            time.sleep(_POLL)
-        return seen
+            return look()
+
+        return wait_until(look_with_care, what, timeout=timeout)
 
     def _send(self, method: str, path: str, **kwargs: Any) -> requests.Response:
         return self._session.request(method, f"{self.url}/api/v2{path}", timeout=30, **kwargs)
@@ -332,6 +331,20 @@ class Deployment:
     def _stop(self) -> None:
         self._session.close()
         end(self._components.values())
+
+
+def wait_until(look: Callable[[], Any], what: str, *, timeout: float = 60) -> Any:
+    """
+    Look until there is something to see, and return it.
+
+    :raises TimeoutError: if there is nothing in time; ``what`` says what was waited for.
+    """
+    deadline = time.monotonic() + timeout
+    while not (seen := look()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Not so within {timeout:g} s: {what}.")
+        time.sleep(_POLL)
+    return seen
 
 
 def end(processes: Collection[subprocess.Popen[bytes]]) -> None:
