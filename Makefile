@@ -1,9 +1,14 @@
 # Everything here works in environments of its own below this folder; the machine's Python and Airflow stay as they are.
 PYTHON ?= python3
 OLDEST_AIRFLOW := 2.11.*
+# Of each minor the newest patch. Where a plain resolution brings what that Airflow does not run with, that is its own
+# trouble, and bounded here rather than in pyproject.toml.
+MATRIX := 2.11 3.0 3.1 3.2 3.3
+BOUNDS_3.0 := 'fastapi<0.132' 'pyjwt<2.11' 'universal-pathlib<0.3'
+BOUNDS_3.2 := 'fastapi<0.137' 'svcs<26'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-matrix pictures lint format clean
 
 demo: .venv/installed
 	@.venv/bin/python scripts/demo.py
@@ -11,6 +16,17 @@ demo: .venv/installed
 test: .venv/installed .venv-oldest/installed
 	.venv/bin/python -m pytest
 	.venv-oldest/bin/python -m pytest tests/unit tests/integration
+
+test-matrix: $(MATRIX:%=test-on-%)
+
+test-on-%: .venv/installed
+	$(PYTHON) -m venv --clear .venv-$*
+	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-$* -e '.[dev]' 'apache-airflow==$*.*' $(BOUNDS_$*)
+	.venv-$*/bin/python -m pytest tests/unit tests/integration
+
+# The pictures in docs/, which a test finds stale when what they show has changed.
+pictures: .venv/installed
+	UPDATE_PICTURES=1 .venv/bin/python -m pytest tests/ui -k picture
 
 lint: .venv/installed
 	.venv/bin/ruff check .
@@ -22,7 +38,7 @@ format: .venv/installed
 	.venv/bin/ruff format .
 
 clean:
-	rm -rf .venv .venv-oldest build dist
+	rm -rf .venv .venv-* build dist
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

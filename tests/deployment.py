@@ -61,7 +61,7 @@ class Deployment:
         self.home = home
         self.dags = home / "dags"
         self.database = home / "airflow.db"
-        port = _free_port()
+        port = free_port()
         self.url = f"http://{ADDRESS}:{port}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
         settings = {
@@ -303,16 +303,15 @@ class Deployment:
         return _checked(self._send(method, path, **kwargs))
 
     def poll(self, look: Callable[[], Any], what: str, *, timeout: float = 60) -> Any:
-        """Look until there is something to see, and return it."""
-        deadline = time.monotonic() + timeout
-        while not (seen := look()):
+        """Look until there is something to see, and return it; a component that has ended is an error."""
+
+        def look_with_care() -> Any:
             for name, component in self._components.items():
                 if component.poll() is not None:
                     raise RuntimeError(f"The {name} has ended:\n{(self.home / f'{name}.out').read_text()[-4000:]}")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Not so within {timeout:g} s: {what}.")
-            time.sleep(_POLL)
-        return seen
+            return look()
+
+        return wait_until(look_with_care, what, timeout=timeout)
 
     def _send(self, method: str, path: str, **kwargs: Any) -> requests.Response:
         return self._session.request(method, f"{self.url}/api/v2{path}", timeout=30, **kwargs)
@@ -331,21 +330,40 @@ class Deployment:
 
     def _stop(self) -> None:
         self._session.close()
-        leaders = [psutil.Process(component.pid) for component in self._components.values() if component.poll() is None]
-        # A task is in a process group of its own, and the scheduler would wait for it to end by itself.
-        below = [child for leader in leaders for child in leader.children(recursive=True)]
-        for component in self._components.values():
-            component.send_signal(signal.SIGTERM)
-        for child in below:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-        deadline = time.monotonic() + _STOP
-        for component in self._components.values():
-            try:
-                component.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                component.kill()
-                component.wait()
+        end(self._components.values())
+
+
+def wait_until(look: Callable[[], Any], what: str, *, timeout: float = 60) -> Any:
+    """
+    Look until there is something to see, and return it.
+
+    :raises TimeoutError: if there is nothing in time; ``what`` says what was waited for.
+    """
+    deadline = time.monotonic() + timeout
+    while not (seen := look()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Not so within {timeout:g} s: {what}.")
+        time.sleep(_POLL)
+    return seen
+
+
+def end(processes: Collection[subprocess.Popen[bytes]]) -> None:
+    """End processes and what they have started, whatever that is doing."""
+    leaders = [psutil.Process(process.pid) for process in processes if process.poll() is None]
+    # A task is in a process group of its own, and the scheduler would wait for it to end by itself.
+    below = [child for leader in leaders for child in leader.children(recursive=True)]
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for child in below:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    deadline = time.monotonic() + _STOP
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _checked(answer: requests.Response) -> Any:
@@ -357,7 +375,8 @@ def _unix(timestamp: str) -> float:
     return datetime.fromisoformat(timestamp).timestamp()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nothing listens on."""
     with socket.socket() as bound:
         bound.bind((ADDRESS, 0))
         return bound.getsockname()[1]

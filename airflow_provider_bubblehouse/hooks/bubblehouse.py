@@ -163,7 +163,8 @@ class BubblehouseHook(BaseHook):
             if schema.get("format") == "password":
                 return PasswordField(label, description=description, widget=BS3PasswordFieldWidget())
             if "boolean" in schema["type"]:
-                return BooleanField(label, description=description)
+                # Its own value is y, which the Test button would send as it is.
+                return BooleanField(label, description=description, render_kw={"value": "true"})
             if "integer" in schema["type"]:
                 return IntegerField(
                     label, description=description, widget=BS3TextFieldWidget(), validators=[Optional()]

@@ -1,0 +1,219 @@
+"""The connection form of Airflow 3.3 in a browser, as a shop's engineer meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_bubblehouse.get_provider_info import get_provider_info
+
+PICTURE = Path(__file__).parents[2] / "docs" / "connection-form.png"
+(TYPE,) = get_provider_info()["connection-types"]
+FIELDS = TYPE["conn-fields"]
+MASK = "***"
+
+
+class Connections:
+    """The page of connections and the dialog that adds or edits one."""
+
+    def __init__(self, page, url: str) -> None:
+        self.page = page
+        self.dialog = page.get_by_role("dialog")
+        page.goto(f"{url}/connections")
+
+    def add(self, conn_id: str) -> None:
+        self.page.get_by_role("button", name="Add Connection").click()
+        self.dialog.get_by_label("Connection ID").fill(conn_id)
+        self.dialog.get_by_role("combobox").fill("Bubble")
+        self.page.get_by_role("option", name="Bubblehouse").click()
+        self.field("Shop slug").wait_for()
+
+    def edit(self, conn_id: str) -> None:
+        self._press(conn_id, "Edit Connection")
+        self.field("Shop slug").wait_for()
+
+    def field(self, name: str):
+        """Return the input of a standard field by its label, or of an extra field by its name, as labels miss those."""
+        return self.dialog.locator(f"[name=element_{name}]") if name in FIELDS else self.dialog.get_by_label(name)
+
+    def open(self, part: str) -> None:
+        self.dialog.get_by_role("button", name=part, exact=True).click()
+
+    def json_editor(self):
+        self.open("Extra Fields JSON")
+        return self.dialog.locator(".view-lines")
+
+    def fill(self, values: dict[str, str]) -> None:
+        for name, value in values.items():
+            self.field(name).fill(value)
+
+    def save(self) -> None:
+        self.dialog.get_by_role("button", name="Save").click()
+        self.dialog.wait_for(state="detached")
+
+    def test(self, conn_id: str) -> str:
+        """Press the Test button and return what it says."""
+        with self.page.expect_response("**/connections/test") as answer:
+            self._press(conn_id, "Test Connection")
+        message = answer.value.json()["message"]
+        self.page.locator("[data-scope=toast]").get_by_text(message).first.wait_for()
+        return message
+
+    def _press(self, conn_id: str, button: str) -> None:
+        row = self.page.get_by_role("row").filter(has=self.page.get_by_text(conn_id, exact=True))
+        # Not click(): where the mouse has just been, the tooltip of the button there covers the next.
+        row.get_by_role("button", name=button).dispatch_event("click")
+
+
+@pytest.fixture
+def connections(page, deployment):
+    yield Connections(page, deployment.url)
+    for stored in deployment.api("GET", "/connections")["connections"]:
+        deployment.delete_connection(stored["connection_id"])
+
+
+def by_token(sandbox) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what goes into the standard and into the extra fields."""
+    return address(sandbox) | {"Shop token": sandbox.token}, {}
+
+
+def by_secret(sandbox) -> tuple[dict[str, str], dict[str, str]]:
+    return address(sandbox), {"key_id": sandbox.key_id, "shared_secret": sandbox.shared_secret}
+
+
+def address(sandbox) -> dict[str, str]:
+    host, _, port = sandbox.url.rpartition(":")
+    return {"API host": host, "Port": port, "Shop slug": sandbox.shop}
+
+
+def make(connections, conn_id: str, standard: dict[str, str], extra: dict[str, str]) -> None:
+    connections.add(conn_id)
+    connections.fill(standard)
+    if extra:
+        connections.open("Extra Fields")
+        connections.fill(extra)
+    connections.save()
+
+
+def test_the_form_has_the_providers_labels_and_descriptions_and_no_field_that_means_nothing(connections):
+    connections.add("shop")
+    dialog = connections.dialog
+    standard = dialog.get_by_role("region", name="Standard Fields")
+    assert standard.locator("label").all_inner_texts() == ["Description", "API host", "Shop slug", "Shop token", "Port"]
+    for name, hint in TYPE["ui-field-behaviour"]["placeholders"].items():
+        assert dialog.locator(f"input[name={name}]").get_attribute("placeholder") == hint
+    connections.open("Extra Fields")
+    connections.field("key_id").wait_for()
+    shown = " ".join(dialog.inner_text().split())
+    for name, field in FIELDS.items():
+        assert f"{field['label']} {field['description']}" in shown
+        typed = connections.field(name).get_attribute("type")
+        assert (typed == "password") == (field["schema"].get("format") == "password")
+    assert dialog.locator("input[name=password]").get_attribute("type") == "password"
+
+
+@pytest.mark.parametrize("way", [by_token, by_secret])
+def test_what_is_secret_comes_back_masked_and_an_untouched_mask_keeps_it(connections, deployment, sandbox, way):
+    standard, extra = way(sandbox)
+    make(connections, "shop", standard, extra)
+    connections.edit("shop")
+    stored = deployment.api("GET", "/connections/shop")
+    if extra:
+        connections.open("Extra Fields")
+        assert connections.field("key_id").input_value() == sandbox.key_id
+        assert connections.field("shared_secret").input_value() == MASK
+        editor = connections.json_editor()
+        editor.get_by_text(MASK).wait_for()
+        assert "shared_secret" in editor.inner_text()
+        assert json.loads(stored["extra"])["shared_secret"] == MASK
+    else:
+        assert connections.field("Shop token").input_value() == MASK
+        assert stored["password"] == MASK
+    secret = sandbox.shared_secret if extra else sandbox.token
+    assert secret not in connections.page.content() + json.dumps(stored)
+
+    connections.open("Standard Fields")
+    connections.field("Description").fill("edited")
+    connections.save()
+    assert deployment.api("GET", "/connections/shop")["description"] == "edited"
+    assert "accepts the token" in connections.test("shop")
+
+
+def test_fields_that_nobody_touched_are_stored_as_null_and_count_as_absent(connections, deployment, sandbox):
+    make(connections, "shop", *by_token(sandbox))
+    assert set(json.loads(deployment.api("GET", "/connections/shop")["extra"]).items()) == {
+        (name, None) for name in FIELDS
+    }
+    assert "accepts the token" in connections.test("shop")
+    (call,) = sandbox.calls
+    assert call.status == 200
+
+
+def test_the_test_button_says_what_to_do(connections, deployment, sandbox, unused_port):
+    standard, _ = by_token(sandbox)
+    make(connections, "good", standard, {})
+    make(connections, "refused", standard | {"Shop token": sandbox.mint(kid="another-key")}, {})
+    make(connections, "down", standard | {"Port": str(unused_port)}, {})
+    assert f"Bubblehouse answers and accepts the token for {sandbox.shop}" in connections.test("good")
+    assert "put a current shop token" in connections.test("refused")
+    down = connections.test("down")
+    assert "Bubblehouse gave no answer to Status2 (ConnectionRefusedError)" in down
+
+
+PUSH = """
+    from airflow.sdk import DAG
+
+    from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
+
+    with DAG("browser"):
+        UpdateCustomersOperator(task_id="push", path={path!r}, bubblehouse_conn_id="made_in_browser")
+"""
+
+
+@pytest.mark.parametrize("way", [by_token, by_secret])
+def test_a_connection_made_in_the_browser_is_the_one_that_a_dag_pushes_with(
+    connections, deployment, sandbox, tmp_path, way
+):
+    make(connections, "made_in_browser", *way(sandbox))
+    path = tmp_path / "customers.jsonl"
+    path.write_text('{"id": "1"}\n{"id": "2"}\n')
+    run = deployment.trigger(deployment.add_dag("browser", PUSH.format(path=str(path))))
+    deployment.wait(run, "push", states={"success"})
+    assert deployment.xcom(run, "push")["accepted"] == 2
+    assert [customer["id"] for customer in sandbox.customers()] == ["1", "2"]
+
+
+def test_the_picture_in_the_docs_shows_this_form(connections):
+    shown = json.dumps({"relabeling": TYPE["ui-field-behaviour"], "extra": FIELDS}, sort_keys=True)
+    if "UPDATE_PICTURES" in os.environ:
+        connections.add("bubblehouse_default")
+        connections.fill({"Shop slug": "my-shop", "Shop token": "x" * 24, "Port": "443"})
+        picture = connections.page.screenshot(clip=connections.dialog.bounding_box(), animations="disabled")
+        PICTURE.write_bytes(with_text(picture, shown))
+    assert text_of(PICTURE.read_bytes()) == shown, "the form has changed: run make pictures, and look at it"
+
+
+KEYWORD = b"Form\0"
+
+
+def with_text(png: bytes, text: str) -> bytes:
+    """
+    Write into a picture what it shows: pixels differ from machine to machine, by their fonts.
+
+    A text chunk is as https://www.w3.org/TR/png/#11tEXt describes it.
+    """
+    chunk = b"tEXt" + KEYWORD + text.encode("ascii")
+    end = png.rindex(b"IEND") - 4
+    return png[:end] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[end:]
+
+
+def text_of(png: bytes) -> str:
+    """Return what was written into a picture."""
+    start = png.index(b"tEXt" + KEYWORD)
+    (length,) = struct.unpack(">I", png[start - 4 : start])
+    return png[start + 4 + len(KEYWORD) : start + 4 + length].decode("ascii")
