@@ -1,4 +1,4 @@
-"""A null HTTP sink: reads each request to its end and answers 200, as cheaply as Python can, in a process of its own."""
+"""A null HTTP sink in a process of its own: reads each request to its end and answers 200, as cheaply as it can."""
 
 from __future__ import annotations
 
