@@ -19,7 +19,7 @@ from airflow_provider_bubblehouse.exceptions import (
     BubblehouseRateLimitError,
     BubblehouseTransientError,
 )
-from airflow_provider_bubblehouse.push.pacing import Pacer, StoppedError
+from airflow_provider_bubblehouse.push.pacing import Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,7 @@ class Attempts:
                 raise
 
         result: T = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_worth_a_wait),
+            retry=tenacity.retry_if_exception(self._is_worth_a_wait),
             stop=tenacity.stop_after_attempt(self.max_attempts) | tenacity.stop_before_delay(self.max_seconds),
             wait=_wait,
             sleep=self._sleep,
@@ -90,6 +90,13 @@ class Attempts:
                     raise
                 limited += 1
 
+    def _is_worth_a_wait(self, error: BaseException) -> bool:
+        return (
+            isinstance(error, BubblehouseTransientError)
+            and (error.retry_after or 0) <= MAX_WAIT
+            and not self.stop.is_set()
+        )
+
     def _sleep(self, seconds: float) -> None:
         self.stop.wait(seconds)
 
@@ -99,14 +106,6 @@ class Attempts:
         log.warning("%s Attempt %d of %d; next one in %.1f s.", error, state.attempt_number, self.max_attempts, wait)
         if isinstance(error, BubblehouseError) and error.retry_after:
             self.pacer.hold(error.retry_after)
-
-
-def _is_worth_a_wait(error: BaseException) -> bool:
-    return (
-        isinstance(error, BubblehouseTransientError)
-        and not isinstance(error, StoppedError)
-        and (error.retry_after or 0) <= MAX_WAIT
-    )
 
 
 _jitter = tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=MAX_WAIT)
