@@ -66,7 +66,9 @@ def test_mutated_files_end_in_this_packages_errors_only_and_lose_no_row(
         assert summary["accepted"] == sum(call.rows for call in running_sandbox.calls)
 
 
-@given(st.lists(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists), max_size=4))
+@given(
+    st.lists(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists), max_size=4)
+)
 def test_a_list_of_anything_ends_in_this_packages_errors_only(running_sandbox, rows):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", running_sandbox.connection())
