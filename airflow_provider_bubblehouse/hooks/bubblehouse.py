@@ -159,9 +159,16 @@ class BubblehouseHook(BaseHook):
         from wtforms import BooleanField, IntegerField, PasswordField, StringField
         from wtforms.validators import Optional
 
+        class KeptPasswordWidget(BS3PasswordFieldWidget):  # type: ignore[misc]
+            """Comes back with Airflow 2's mark of a stored secret: saved empty, as others come, it would be deleted."""
+
+            def __call__(self, field: Any, **kwargs: Any) -> Any:
+                kwargs["value"] = "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER" if field.data else ""
+                return super().__call__(field, **kwargs)
+
         def widget(label: str, description: str, schema: Mapping[str, Any]) -> Any:
             if schema.get("format") == "password":
-                return PasswordField(label, description=description, widget=BS3PasswordFieldWidget())
+                return PasswordField(label, description=description, widget=KeptPasswordWidget(hide_value=False))
             if "boolean" in schema["type"]:
                 # Its own value is y, which the Test button would send as it is.
                 return BooleanField(label, description=description, render_kw={"value": "true"})

@@ -1,10 +1,12 @@
-"""The wheel, alone beside a plain Airflow of either end, is a provider that Airflow lists."""
+"""The wheel, without extras beside a plain Airflow of either end, is a provider that works."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,11 @@ ROOT = Path(__file__).parents[2]
 UV = [sys.executable, "-m", "uv"]
 
 
-def run(*command: str | Path, home: Path) -> str:
+def run(*command: str | Path, home: Path, **environment: str) -> str:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
     done = subprocess.run(
         list(map(str, command)),
-        env=kept | {"AIRFLOW_HOME": str(home), "COLUMNS": "200"},
+        env=kept | {"AIRFLOW_HOME": str(home), "COLUMNS": "200", "NO_PROXY": "127.0.0.1"} | environment,
         cwd=home,
         check=False,
         text=True,
@@ -35,13 +37,58 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+IMPORT_ALL = """
+import importlib, pkgutil
+import airflow_provider_bubblehouse as package
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    try:
+        importlib.import_module(module.name)
+    except ImportError as error:
+        print(module.name, error.name)
+    except SystemExit as error:
+        print(module.name, error)
+"""
+
+PUSH = """
+from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
+push = UpdateCustomersOperator(task_id="push", customers=[{"id": "1"}, {"id": "2"}])
+print(push.execute({})["accepted"])
+"""
+
+
 @pytest.mark.parametrize("version", ["2.11.*", "3.3.*"])
-def test_the_wheel_installs_beside_a_plain_airflow_which_lists_it(wheel, tmp_path, version):
+def test_the_wheel_alone_beside_a_plain_airflow_is_a_provider_that_pushes(wheel, tmp_path, sandbox, version):
     python = tmp_path / "env" / "bin" / "python"
     run(*UV, "venv", "--quiet", "--python", sys.executable, tmp_path / "env", home=tmp_path)
     install = [*UV, "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
     run(*install, f"apache-airflow=={version}", home=tmp_path)
+    plain = distributions(python, tmp_path)
     run(*install, wheel, home=tmp_path)
-    assert "airflow-provider-bubblehouse" in run(python, "-m", "airflow", "providers", "list", home=tmp_path)
-    imported = "import airflow_provider_bubblehouse.operators.customers, airflow_provider_bubblehouse.push.push"
-    run(python, "-c", imported, home=tmp_path)
+
+    added = distributions(python, tmp_path) - plain
+    assert "airflow-provider-bubblehouse" in added
+    assert len(added) <= 2, added
+    described = run(python, "-m", "airflow", "providers", "get", "airflow-provider-bubblehouse", home=tmp_path)
+    assert "airflow-provider-bubblehouse" in described
+    # What needs an extra is the sandbox, and it alone.
+    missing = run(python, "-W", "ignore", "-c", IMPORT_ALL, home=tmp_path).splitlines()
+    assert not [line for line in missing if not line.startswith("airflow_provider_bubblehouse.sandbox.")], missing
+    connection = {"AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT": sandbox.connection()}
+    assert run(python, "-c", PUSH, home=tmp_path, **connection).splitlines()[-1] == "2"
+    assert [customer["id"] for customer in sandbox.customers()] == ["1", "2"]
+
+
+def distributions(python: Path, home: Path) -> set[str]:
+    listed = json.loads(run(*UV, "pip", "list", "--format", "json", "--python", python, home=home))
+    return {distribution["name"] for distribution in listed}
+
+
+def test_the_source_distribution_builds_the_same_wheel(wheel, tmp_path):
+    (sdist,) = wheel.parent.glob("*.tar.gz")
+    run(*UV, "build", "--quiet", "--wheel", "--out-dir", tmp_path, sdist, home=tmp_path)
+    assert names(tmp_path / wheel.name) == names(wheel)
+
+
+def names(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return sorted(archive.namelist())
