@@ -8,7 +8,7 @@ BOUNDS_3.0 := 'fastapi<0.132' 'pyjwt<2.11' 'universal-pathlib<0.3'
 BOUNDS_3.2 := 'fastapi<0.137' 'svcs<26'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-matrix pictures lint format clean
+.PHONY: demo test test-matrix bench pictures lint format clean
 
 demo: .venv/installed
 	@.venv/bin/python scripts/demo.py
@@ -23,6 +23,10 @@ test-on-%: .venv/installed
 	$(PYTHON) -m venv --clear .venv-$*
 	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-$* -e '.[dev]' 'apache-airflow==$*.*' $(BOUNDS_$*)
 	.venv-$*/bin/python -m pytest tests/unit tests/integration
+
+# Some minutes on a machine that does nothing else meanwhile.
+bench: .venv/installed
+	.venv/bin/python -m benchmarks.run
 
 # The pictures in docs/, which a test finds stale when what they show has changed.
 pictures: .venv/installed

@@ -19,10 +19,11 @@ from airflow_provider_bubblehouse.exceptions import (
     BubblehouseRateLimitError,
     BubblehouseTransientError,
 )
-from airflow_provider_bubblehouse.push.pacing import Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow_provider_bubblehouse.push.pacing import Pacer
 
 log = logging.getLogger(__name__)
 

@@ -206,7 +206,7 @@ class FileSource:
         if file_format == "jsonl" and self._columns is None:
             return _read_jsonl(name, stream)
         if file_format == "csv":
-            return _chunked(name, _read_csv(name, stream, self._columns))
+            return _read_csv(name, stream, self._columns)
         records: Iterator[object]
         if file_format == "jsonl":
             records = (record for lines in _read_jsonl(name, stream) for record in lines.records())
@@ -419,28 +419,37 @@ class _JsonScanner:
         return bool(more)
 
 
-def _read_csv(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, ...]] | None) -> Iterator[object]:
+def _read_csv(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, ...]] | None) -> Iterator[Records]:
     # Bytes that are no UTF-8 become lone surrogates, so that encoding the customer finds the field they stand in.
     text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-    rows = csv.reader(text, strict=True)
-    row = 0
+    rows = filter(None, csv.reader(text, strict=True))
+    read = 0
     try:
-        header = next(filter(None, rows), None)
+        header = next(rows, None)
         if header is None:
             return
-        record = _csv_recorder(_csv_cells(name, header, columns))
-        for values in filter(None, rows):
-            row += 1
-            if len(values) == len(header):
-                yield record(values)
-            else:
-                yield InvalidCustomerError(
-                    f"the row has {len(values)} cells where the header has {len(header)}", record=values
-                )
+        record = _csv_recorder(_csv_cells(name, header, columns), len(header))
+        for some in _csv_chunks(rows):
+            read += len(some)
+            yield Records(name, list(map(record, some)))
     except csv.Error as error:
         raise BubblehousePermanentError(
-            f"{name}, after row {row}: the CSV is broken here, so the rows after it cannot be read ({error})."
+            f"{name}, after row {read}: the CSV is broken here, so the rows after it cannot be read ({error})."
         ) from None
+
+
+def _csv_chunks(rows: Iterator[list[str]]) -> Iterator[list[list[str]]]:
+    while True:
+        some: list[list[str]] = []
+        try:
+            some.extend(islice(rows, _CHUNK_ROWS))  # not list(…), which would drop what stands before a fault
+        except csv.Error:
+            if some:
+                yield some
+            raise
+        if not some:
+            return
+        yield some
 
 
 _Cell = tuple[int, tuple[str, ...], "Callable[[str], object] | None"]
@@ -473,13 +482,27 @@ def _check_columns(name: str, header: Sequence[str], columns: Mapping[str, tuple
         raise BubblehousePermanentError(f"{name}: column {nameless[0]} has no name in the header.")
 
 
-def _csv_recorder(cells: list[_Cell]) -> Callable[[list[str]], object]:
-    """Return what makes a record of a row's cells; an empty cell is absent."""
+def _csv_recorder(cells: list[_Cell], width: int) -> Callable[[list[str]], object]:
+    """
+    Return what makes a record of a row's cells; an empty cell is absent.
+
+    :param cells: the cells to send.
+    :param width: how many cells a row has.
+    """
     plain = [(place, path[0]) for place, path, convert in cells if len(path) == 1 and convert is None]
-    others = [cell for cell in cells if len(cell[1]) > 1 or cell[2] is not None]
+    nested: dict[str, list[tuple[int, str]]] = {}
+    for place, path, _ in cells:
+        if len(path) == 2:
+            nested.setdefault(path[0], []).append((place, path[1]))
+    others = [cell for cell in cells if len(cell[1]) > 2 or cell[2] is not None]
 
     def record(values: list[str]) -> object:
+        if len(values) != width:
+            return InvalidCustomerError(f"the row has {len(values)} cells where the header has {width}", record=values)
         made: dict[str, Any] = {name: text for place, name in plain if (text := values[place])}
+        for parent, inner in nested.items():
+            if fields := {name: text for place, name in inner if (text := values[place])}:
+                made[parent] = fields
         for place, path, convert in others:
             if text := values[place]:
                 try:
@@ -591,7 +614,7 @@ class _Renamer:
 
     def __init__(self, targets: Mapping[str, tuple[str, ...]] | None) -> None:
         self._targets = targets
-        self._unseen = set(targets or ())
+        self._unseen: set[str] | None = None  # until there is a record
 
     def __call__(self, records: Iterable[object]) -> Iterator[object]:
         if self._targets is None:
@@ -601,6 +624,8 @@ class _Renamer:
     def _renamed(self, record: object, targets: Mapping[str, tuple[str, ...]]) -> object:
         if not isinstance(record, Mapping):
             return record
+        if self._unseen is None:
+            self._unseen = set(targets)
         if self._unseen:
             self._unseen.difference_update(record)
         renamed: dict[str, Any] = {}

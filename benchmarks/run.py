@@ -1,0 +1,242 @@
+"""
+`make bench`: what a push costs, beside the floor of the wire and beside other ways to push.
+
+Every figure is of one run on one machine, each contender in a process of its own. Machines are noisy, so the contenders
+take turns, and of each the best of its rounds counts; only ratios mean anything elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.sink import running_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).parent
+ROWS, FEW_ROWS = 1_000_000, 10_000
+ONE_PASS = {"on_invalid": "skip"}
+LATENCY = 0.2  # seconds an answer takes
+LATENT_BATCHES = 400
+_IMPORT_ROUNDS = 7
+_SDK = "from airflow.sdk import DAG, BaseOperator, BaseHook, ObjectStoragePath"
+
+
+def customers(count: int) -> Iterator[dict[str, Any]]:
+    """Yield customers of about 180 bytes of JSON, in known fields."""
+    for number in range(count):
+        yield {
+            "id": str(1_000_000 + number),
+            "email": f"customer.{number}@example.com",
+            "phone": f"+1555{number:07d}",
+            "first_name": "Ada",
+            "last_name": "Lovelace",
+            "tags": ["vip"],
+            "signed_up_at": "2020-01-15T10:30:00Z",
+        }
+
+
+def write_jsonl(path: Path, count: int) -> None:
+    """Write customers, one a line."""
+    with path.open("w") as file:
+        file.writelines(json.dumps(customer, separators=(",", ":")) + "\n" for customer in customers(count))
+
+
+def write_csv(path: Path, count: int) -> None:
+    """Write customers as CSV, without the one field that is a list, and with the city in its place."""
+    with path.open("w") as file:
+        file.write("id,email,phone,first_name,last_name,city,signed_up_at\n")
+        file.writelines(
+            f"{row['id']},{row['email']},{row['phone']},{row['first_name']},{row['last_name']},London,"
+            f"{row['signed_up_at']}\n"
+            for row in customers(count)
+        )
+
+
+class Bench:
+    """
+    Runs contenders in an Airflow home of their own.
+
+    :param folder: a temporary folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+        self._environment = kept | {"AIRFLOW_HOME": str(folder / "airflow"), "NO_PROXY": "127.0.0.1"}
+
+    def run(self, name: str, path: Path, port: int, **options: Any) -> dict[str, float]:
+        """Run one contender on one file, and return its figures."""
+        command = ["-m", "benchmarks.contenders", name, str(path), str(port), json.dumps(options)]
+        figures: dict[str, float] = json.loads(self.python(*command).splitlines()[-1])
+        return figures
+
+    def python(self, *arguments: str) -> str:
+        """Run Python, and return what it prints."""
+        done = subprocess.run(
+            [sys.executable, *arguments], env=self._environment, check=False, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        return done.stdout
+
+
+def measure(rows: int, rounds: int) -> dict[str, Any]:
+    """Measure everything, and return it as JSON holds it."""
+    with tempfile.TemporaryDirectory(prefix="bubblehouse-bench-") as name:
+        folder = Path(name)
+        files = {suffix: folder / f"customers.{suffix}" for suffix in ("jsonl", "csv", "jsonl.gz")}
+        few = {suffix: folder / f"few.{suffix}" for suffix in files}
+        for paths, count in ((files, rows), (few, min(FEW_ROWS, rows))):
+            write_jsonl(paths["jsonl"], count)
+            write_csv(paths["csv"], count)
+            with gzip.open(paths["jsonl.gz"], "wb", compresslevel=1) as packed:
+                packed.write(paths["jsonl"].read_bytes())
+        bench = Bench(folder)
+        return {
+            "rows": rows,
+            "bytes_per_row": round(files["jsonl"].stat().st_size / rows, 1),
+            "push": measure_push(bench, files, rounds),
+            "memory": measure_memory(bench, files, few),
+            "latency": measure_latency(bench, folder),
+            "import": measure_import(bench),
+            "triggers": json.loads(bench.python("-m", "benchmarks.triggers")),
+        }
+
+
+def measure_push(bench: Bench, files: dict[str, Path], rounds: int) -> dict[str, float]:
+    """Return the rows a second of every contender."""
+    csv_map = {
+        "column_map": {name: name for name in ("id", "email", "phone", "first_name", "last_name", "signed_up_at")}
+    }
+    csv_map["column_map"]["city"] = "extras.city"
+    contenders: dict[str, tuple[str, Path, dict[str, Any]]] = {
+        "floor: the bytes, unparsed, down one raw socket": ("floor", files["jsonl"], {}),
+        "operator, JSONL, one pass": ("operator", files["jsonl"], ONE_PASS),
+        "operator, JSONL, validated first": ("operator", files["jsonl"], {}),
+        "json.loads + requests.Session.post": ("plain_loop", files["jsonl"], {}),
+        "json.loads + HttpHook": ("http_hook", files["jsonl"], {}),
+        "operator, CSV, one pass": ("operator", files["csv"], ONE_PASS | csv_map),
+        "operator, CSV, validated first": ("operator", files["csv"], csv_map),
+        "csv.DictReader + HttpHook": ("http_hook_csv", files["csv"], {}),
+    }
+    best = dict.fromkeys(contenders, 0.0)
+    with running_sink() as port:
+        for _ in range(rounds):
+            for title, (name, path, options) in contenders.items():
+                figures = bench.run(name, path, port, **options)
+                best[title] = max(best[title], figures["rows"] / figures["seconds"])
+    return {title: round(speed) for title, speed in best.items()}
+
+
+def measure_memory(bench: Bench, files: dict[str, Path], few: dict[str, Path]) -> dict[str, dict[str, float]]:
+    """Return the peak memory of ``execute()`` in MiB, above that of the imported package."""
+    ways: dict[str, tuple[str, dict[str, Any]]] = {
+        "JSONL": ("jsonl", {}),
+        "JSONL, in_flight=8": ("jsonl", {"in_flight": 8}),
+        "JSONL, gzip": ("jsonl.gz", {}),
+        "CSV": ("csv", {}),
+    }
+    peaks: dict[str, dict[str, float]] = {}
+    with running_sink() as port:
+        for title, (suffix, options) in ways.items():
+            one, other = (
+                bench.run("operator", paths[suffix], port, **ONE_PASS, **options)["peak_mib"] for paths in (files, few)
+            )
+            peaks[title] = {"all": round(one, 1), "few": round(other, 1)}
+    return peaks
+
+
+def measure_latency(bench: Bench, folder: Path) -> dict[str, float]:
+    """Return the seconds for full batches that are answered late, one call at a time and eight."""
+    path = folder / "latent.jsonl"
+    write_jsonl(path, LATENT_BATCHES * 100)
+    with running_sink(LATENCY) as port:
+        return {
+            f"in_flight={lanes}": round(
+                bench.run("operator", path, port, batch_size=100, in_flight=lanes)["seconds"], 2
+            )
+            for lanes in (1, 8)
+        }
+
+
+def measure_import(bench: Bench) -> dict[str, float]:
+    """Return the milliseconds that an import adds to a process that has what every DAG file imports."""
+    modules = {
+        "this package's operators": "airflow_provider_bubblehouse.operators.customers",
+        "this package's sensors": "airflow_provider_bubblehouse.sensors.bubblehouse",
+        "the HTTP provider's operator": "airflow.providers.http.operators.http",
+    }
+    code = f"import time; {_SDK}; start = time.perf_counter(); import {{}}; print(time.perf_counter() - start)"
+    return {
+        title: round(
+            statistics.median(
+                float(bench.python("-c", code.format(module)).splitlines()[-1]) for _ in range(_IMPORT_ROUNDS)
+            )
+            * 1000,
+            1,
+        )
+        for title, module in modules.items()
+    }
+
+
+def as_markdown(results: dict[str, Any]) -> str:
+    """Return the results as tables."""
+    push = results["push"]
+    floor, hook, csv_hook = (
+        next(speed for title, speed in push.items() if title.startswith(start))
+        for start in ("floor", "json.loads + HttpHook", "csv.DictReader")
+    )
+    lines = [
+        f"{results['rows']:,} customers of {results['bytes_per_row']} bytes, batches of 1000, one run on one machine.",
+        "",
+        "| | rows/s | of the floor | × HttpHook |",
+        "|---|--:|--:|--:|",
+    ]
+    for title, speed in push.items():
+        beside = csv_hook if "CSV" in title or "csv" in title else hook
+        lines.append(f"| {title} | {speed:,} | {speed / floor:.2f} | {speed / beside:.1f} |")
+    lines += ["", "| peak memory of `execute()`, MiB | all rows | 10,000 rows |", "|---|--:|--:|"]
+    lines += [f"| {title} | {peak['all']} | {peak['few']} |" for title, peak in results["memory"].items()]
+    one, eight = results["latency"].values()
+    imports = ", ".join(f"{title} {milliseconds}" for title, milliseconds in results["import"].items())
+    late = (
+        f"{LATENT_BATCHES} batches, each answered after {LATENCY * 1000:.0f} ms: {one} s with `in_flight=1`, "
+        f"{eight} s with `in_flight=8`, {one / eight:.1f} × as fast."
+    )
+    lines += [
+        "",
+        late,
+        "",
+        f"Import beside what every DAG file imports, ms: {imports}.",
+        "",
+        "1,000 triggers in one event loop: " + json.dumps(results["triggers"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, and write the results beside this file."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    results = measure(options.rows, options.rounds)
+    (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    table = as_markdown(results)
+    (HERE / "results.md").write_text(table)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
