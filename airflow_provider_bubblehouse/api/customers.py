@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHOP_PREFIX = re.compile(r"gid://[^/]+/Customer/(?=.)")
-_AMOUNT = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+AMOUNT_PATTERN = r"^-?[0-9]+(\.[0-9]+)?\Z"
+_AMOUNT = re.compile(AMOUNT_PATTERN)
 _DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}([Tt ])\d{2}:\d{2}(:\d{2}(?:\.\d+)?)?([Zz]|[+-]\d{2}:\d{2})?", re.ASCII)
 _LEAP_YEAR = 2000  # stands in for the unknown year of a birthday, so that 29 February is one
@@ -88,9 +89,7 @@ class Customer2(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, 
     alt_emails: _Texts = msgspec.UNSET
     personal_referral_code: _Text = msgspec.UNSET
     order_count: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | msgspec.UnsetType | None = msgspec.UNSET
-    total_spent: Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]+(\.[0-9]+)?\Z")] | msgspec.UnsetType | None = (
-        msgspec.UNSET
-    )
+    total_spent: Annotated[str, msgspec.Meta(pattern=AMOUNT_PATTERN)] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Customer2OfObjects(Customer2, omit_defaults=True, forbid_unknown_fields=True, gc=False):
@@ -99,22 +98,43 @@ class Customer2OfObjects(Customer2, omit_defaults=True, forbid_unknown_fields=Tr
     extras: dict[str, str | int | bool | None] | msgspec.UnsetType | None = msgspec.UNSET
 
 
-def identities_of(customers: Sequence[Customer2]) -> list[str] | None:
+def identities_of(customers: Sequence[Customer2]) -> list[str]:
     """
-    Return the id of each customer, or else its email; None where not all are plain enough to be sent as they stand.
+    Return the id of each customer, or else its email.
 
     :param customers: customers, no ``id`` of which is a number.
+    :raises ValueError: if not all are plain enough to be sent as they stand.
     """
     identities: list[Any] = [customer.id for customer in customers]
-    kinds = set(map(type, identities))
-    if kinds != {str} or not all(identities):
+    if set(map(type, identities)) != {str} or not all(identities):
         identities = [customer.id or customer.email for customer in customers]
-    try:
-        joined = "".join(identities)
-    except TypeError:  # one has neither
-        return None
-    plain = all(identities) and joined.isprintable() and " " not in joined and "gid://" not in joined
-    return identities if plain else None
+    return plain_identities(identities)
+
+
+def plain_identities(identities: list[Any]) -> list[str]:
+    """
+    Return what tells customers apart, if no closer look at it is needed.
+
+    :param identities: of each customer the id, or else the email.
+    :raises ValueError: if one is missing, or has blanks or a prefix that would have to go; or else TypeError.
+    """
+    joined = "".join(identities)
+    if not (all(identities) and joined.isprintable() and " " not in joined and "gid://" not in joined):
+        raise ValueError
+    return identities
+
+
+def have_times(customers: Iterable[Customer2]) -> bool:
+    """
+    Say whether a customer has a time: RFC 3339 lets it be spelled in ways that not every reader of it knows.
+
+    :param customers: customers.
+    """
+    return any(
+        isinstance(customer.signed_up_at, dt.datetime)
+        or isinstance(customer.email_marketing_consent_change_time, dt.datetime)
+        for customer in customers
+    )
 
 
 def write_out_ids(customers: Iterable[Customer2]) -> bool:
@@ -254,7 +274,7 @@ class CustomerNormaliser:
             except ValueError:
                 raise InvalidCustomerError("is no time of the calendar") from None
             if match[1] != " " and match[2] and match[3]:
-                return value  # RFC 3339 as it came
+                return value.upper()  # RFC 3339 as it came
         if moment.tzinfo is None:
             moment = pendulum.instance(moment, tz=self._timezone)
         offset = moment.utcoffset()
@@ -277,6 +297,7 @@ TEXT_FIELDS = (
 LIST_FIELDS = ("tags", "alt_emails")
 BOOLEAN_FIELDS = ("deleted", "optin")
 TIME_FIELDS = ("signed_up_at", "email_marketing_consent_change_time")
+DATE_FIELDS = ("birthday", "anniversary")
 
 
 def encode_customer(customer: Mapping[str, Any]) -> bytes:

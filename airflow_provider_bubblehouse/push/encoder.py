@@ -5,22 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from airflow_provider_bubblehouse.api.customers import (
     InvalidCustomerError,
     encode_customer,
-    identities_of,
     identity_of,
-    write_out_ids,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from airflow_provider_bubblehouse.push.sources import Chunk
-
-_ENCODER = msgspec.json.Encoder()
+    from airflow_provider_bubblehouse.push.chunks import Chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +47,7 @@ class EncodedChunk:
     count: int
     numbers: Sequence[int]
     customers: list[bytes]
-    identities: list[str]
+    identities: Sequence[str]
     invalid: list[InvalidRow]
 
 
@@ -87,20 +81,13 @@ class CustomerEncoder:
     def _encode_plain(self, chunk: Chunk, first_number: int) -> EncodedChunk | None:
         """Encode a chunk in one go; None where any row of it needs a closer look."""
         try:
-            customers, encoded = chunk.customers()
-            changed = write_out_ids(customers)
-            identities = identities_of(customers)
-            if identities is None:
-                return None
-            if changed or encoded is None:
-                encoded = _ENCODER.encode_lines(customers).split(b"\n")
-                encoded.pop()
+            rows = chunk.plain_rows()
         except (ValueError, TypeError, RecursionError):  # all that msgspec raises of what it cannot decode or encode
             return None
-        if encoded and max(map(len, encoded)) > self._largest:
+        count = len(rows.encoded)
+        if count and max(map(len, rows.encoded)) > self._largest:
             return None
-        count = len(encoded)
-        return EncodedChunk(count, range(first_number, first_number + count), encoded, identities, [])
+        return EncodedChunk(count, range(first_number, first_number + count), rows.encoded, rows.identities, [])
 
     def _encode_each(self, chunk: Chunk, first_number: int) -> EncodedChunk:
         numbers: list[int] = []

@@ -16,23 +16,19 @@ import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import msgspec
 
-from airflow_provider_bubblehouse.api.customers import (
-    BOOLEAN_FIELDS,
-    LIST_FIELDS,
-    Customer2,
-    Customer2OfObjects,
-    InvalidCustomerError,
-)
+from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
+from airflow_provider_bubblehouse.push.chunks import Cell, JsonLines, Layout, Records, Table, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from airflow_provider_bubblehouse.push.chunks import Chunk
 
 log = logging.getLogger(__name__)
 
@@ -46,76 +42,6 @@ _MAX_ROW_BYTES = 16 * 1024 * 1024  # far beyond any call; bounds the memory that
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _UTF8_MARK = b"\xef\xbb\xbf"
 _BLANKS = b" \t\r\n"
-
-
-class Chunk(Protocol):
-    """Some consecutive rows of one file."""
-
-    @property
-    def file(self) -> str:
-        """The file's name, empty for a list."""
-
-    def customers(self) -> tuple[list[Customer2], list[bytes] | None]:
-        """
-        Return the rows as customers that can be sent as they stand, by far the quickest way to read them.
-
-        :return: the customers, and each as the JSON that it stands in, None where it stands in none.
-        :raises ValueError: if not all rows are such customers.
-        """
-
-    def records(self) -> Iterable[object]:
-        """Return the rows as mappings, each that is none as it is or as an ``InvalidCustomerError``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """
-    Rows as Python's objects.
-
-    :param file: the file's name, empty for a list.
-    :param rows: the rows.
-    """
-
-    file: str
-    rows: Sequence[object]
-
-    def customers(self) -> tuple[list[Customer2], None]:
-        return msgspec.convert(self.rows, list[Customer2OfObjects]), None
-
-    def records(self) -> Iterable[object]:
-        return self.rows
-
-
-@dataclass(frozen=True, slots=True)
-class JsonLines:
-    """
-    Rows as text, one JSON object a line.
-
-    :param file: the file's name.
-    :param text: whole lines.
-    """
-
-    file: str
-    text: bytes
-
-    def customers(self) -> tuple[list[Customer2], list[bytes]]:
-        customers = _CUSTOMERS.decode_lines(self.text)
-        lines = self.text.removesuffix(b"\n").split(b"\n")
-        # The decoder goes by JSON's ends, not by the lines': one object a line is seen from where the lines break.
-        if not len(customers) == len(lines) == self.text.count(b"}\n{") + 1:
-            lines = list(self._lines())
-            if len(lines) != len(customers) or not all(line[:1] == b"{" and line[-1:] == b"}" for line in lines):
-                raise ValueError
-        return customers, lines
-
-    def records(self) -> Iterable[object]:
-        return map(_parse_line, self._lines())
-
-    def _lines(self) -> Iterator[bytes]:
-        return filter(None, map(bytes.strip, self.text.split(b"\n")))
-
-
-_CUSTOMERS = msgspec.json.Decoder(Customer2)
 
 
 class Source(Protocol):
@@ -307,35 +233,21 @@ def _read_jsonl(name: str, stream: BinaryIO) -> Iterator[JsonLines]:
         yield JsonLines(name, text)
 
 
-def _whole_lines(name: str, stream: BinaryIO) -> Iterator[bytes]:
+def _whole_lines(name: str, stream: BinaryIO, *, ends: bytes = b"\n") -> Iterator[bytes]:
+    """Yield blocks of whole lines; each of ``ends`` ends a line."""
     rest: list[bytes] = []
     size = 0
     while block := stream.read(_BLOCK_BYTES):
-        end = block.rfind(b"\n") + 1
+        end = max(map(block.rfind, ends)) + 1
         if end:
             yield b"".join((*rest, block[:end]))
             rest, size = [], 0
         rest.append(block[end:])
         size += len(block) - end
         if size > _MAX_ROW_BYTES:
-            raise BubblehousePermanentError(f"{name} has a line of more than 16 MiB; is it one JSON object a line?")
+            raise BubblehousePermanentError(f"{name} has a line of more than 16 MiB; are its line ends lost?")
     if size:
         yield b"".join(rest)
-
-
-def _parse_line(line: bytes) -> object:
-    try:
-        return _ANYTHING.decode(line)
-    except UnicodeDecodeError:
-        reason = "the line is not UTF-8 text; save the file as UTF-8"
-    except RecursionError:
-        reason = "the line is nested too deeply"
-    except msgspec.DecodeError:
-        reason = "the line is not valid JSON"
-    return InvalidCustomerError(reason, record=line.decode(errors="surrogateescape"))
-
-
-_ANYTHING = msgspec.json.Decoder()
 
 
 def _mended(record: object) -> object:
@@ -419,19 +331,25 @@ class _JsonScanner:
         return bool(more)
 
 
-def _read_csv(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, ...]] | None) -> Iterator[Records]:
+def _read_csv(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, ...]] | None) -> Iterator[Table]:
     # Bytes that are no UTF-8 become lone surrogates, so that encoding the customer finds the field they stand in.
-    text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-    rows = filter(None, csv.reader(text, strict=True))
+    texts = (block.decode(errors="surrogateescape") for block in _whole_lines(name, stream, ends=b"\r\n"))
+    # Blocks of text, for a text stream asks its file at each line whether that is closed.
+    lines = chain.from_iterable(io.StringIO(text, newline="") for text in texts)
+    rows = filter(None, csv.reader(lines, strict=True))
     read = 0
     try:
         header = next(rows, None)
         if header is None:
             return
-        record = _csv_recorder(_csv_cells(name, header, columns), len(header))
+        if columns is None:
+            columns = {column: (column,) for column in header}
+        _check_columns(name, header, columns)
+        cells = [Cell(place, columns[column]) for place, column in enumerate(header) if column in columns]
+        layout = Layout(cells, width=len(header))
         for some in _csv_chunks(rows):
             read += len(some)
-            yield Records(name, list(map(record, some)))
+            yield Table(name, layout, some)
     except csv.Error as error:
         raise BubblehousePermanentError(
             f"{name}, after row {read}: the CSV is broken here, so the rows after it cannot be read ({error})."
@@ -452,21 +370,6 @@ def _csv_chunks(rows: Iterator[list[str]]) -> Iterator[list[list[str]]]:
         yield some
 
 
-_Cell = tuple[int, tuple[str, ...], "Callable[[str], object] | None"]
-
-
-def _csv_cells(name: str, header: list[str], columns: Mapping[str, tuple[str, ...]] | None) -> list[_Cell]:
-    """Return of each cell to send its place in the row, its field, and what turns its text into the field's type."""
-    if columns is None:
-        columns = {column: (column,) for column in header}
-    _check_columns(name, header, columns)
-    return [
-        (place, columns[column], _cell_type(columns[column]))
-        for place, column in enumerate(header)
-        if column in columns
-    ]
-
-
 def _check_columns(name: str, header: Sequence[str], columns: Mapping[str, tuple[str, ...]]) -> None:
     """See that the columns to send are there, once each. Names from the file are not shown: they may be a row."""
     if missing := [column for column in columns if column not in header]:
@@ -480,80 +383,6 @@ def _check_columns(name: str, header: Sequence[str], columns: Mapping[str, tuple
         )
     if nameless := [place for place, column in enumerate(header, 1) if column in columns and not column.strip()]:
         raise BubblehousePermanentError(f"{name}: column {nameless[0]} has no name in the header.")
-
-
-def _csv_recorder(cells: list[_Cell], width: int) -> Callable[[list[str]], object]:
-    """
-    Return what makes a record of a row's cells; an empty cell is absent.
-
-    :param cells: the cells to send.
-    :param width: how many cells a row has.
-    """
-    plain = [(place, path[0]) for place, path, convert in cells if len(path) == 1 and convert is None]
-    nested: dict[str, list[tuple[int, str]]] = {}
-    for place, path, _ in cells:
-        if len(path) == 2:
-            nested.setdefault(path[0], []).append((place, path[1]))
-    others = [cell for cell in cells if len(cell[1]) > 2 or cell[2] is not None]
-
-    def record(values: list[str]) -> object:
-        if len(values) != width:
-            return InvalidCustomerError(f"the row has {len(values)} cells where the header has {width}", record=values)
-        made: dict[str, Any] = {name: text for place, name in plain if (text := values[place])}
-        for parent, inner in nested.items():
-            if fields := {name: text for place, name in inner if (text := values[place])}:
-                made[parent] = fields
-        for place, path, convert in others:
-            if text := values[place]:
-                try:
-                    _put(made, path, convert(text) if convert else text)
-                except (ValueError, RecursionError):
-                    return InvalidCustomerError(_CELL_REASON[path[0]], path[0], record=values)
-        return made
-
-    return record
-
-
-def _cell_type(path: tuple[str, ...]) -> Callable[[str], object] | None:
-    if len(path) > 1:
-        return None
-    return _CELL_TYPE.get(path[0])
-
-
-def _cell_boolean(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError
-    return text == "true"
-
-
-def _cell_number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError
-    return int(text)
-
-
-def _cell_json(kind: type) -> Callable[[str], object]:
-    def parse(text: str) -> object:
-        value = json.loads(text)
-        if not isinstance(value, kind):
-            raise ValueError  # noqa: TRY004  one kind of error for every cell that does not fit
-        return value
-
-    return parse
-
-
-_CELL_TYPE: dict[str, Callable[[str], object]] = {
-    **dict.fromkeys(BOOLEAN_FIELDS, _cell_boolean),
-    **dict.fromkeys(LIST_FIELDS, _cell_json(list)),
-    "extras": _cell_json(dict),
-    "order_count": _cell_number,
-}
-_CELL_REASON = {
-    **dict.fromkeys(BOOLEAN_FIELDS, "must be true or false"),
-    **dict.fromkeys(LIST_FIELDS, 'must be a JSON array of texts, such as ["vip"]'),
-    "extras": "must be a JSON object",
-    "order_count": "must be a whole number in digits",
-}
 
 
 def _read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, ...]] | None) -> Iterator[object]:
@@ -631,7 +460,7 @@ class _Renamer:
         renamed: dict[str, Any] = {}
         for column, path in targets.items():
             if column in record:
-                _put(renamed, path, record[column])
+                put(renamed, path, record[column])
         return renamed
 
     def warn_of_unseen(self) -> None:
@@ -639,9 +468,3 @@ class _Renamer:
         if self._unseen:
             log.warning("column_map names what no row has: %s", ", ".join(sorted(self._unseen)))
             self._unseen.clear()
-
-
-def _put(record: dict[str, Any], path: tuple[str, ...], value: object) -> None:
-    for name in path[:-1]:
-        record = record.setdefault(name, {})
-    record[path[-1]] = value

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_bubblehouse.api.customers import CustomerNormaliser, InvalidCustomerError
+from airflow_provider_bubblehouse.push.chunks import Cell, JsonLines, Layout, Records, Table
 from airflow_provider_bubblehouse.push.encoder import CustomerEncoder, EncodedChunk
-from airflow_provider_bubblehouse.push.sources import JsonLines, Records
 
 NORMALISE = CustomerNormaliser(timezone="Europe/Berlin").normalise
 
@@ -128,3 +128,35 @@ def test_what_python_can_say_and_json_cannot_goes_the_careful_way():
         "extras": {"ltv": "1.10", "seen": "2020-07-01T00:00:00+02:00"},
         "total_spent": "2.5",
     }
+
+
+cells = st.sampled_from(
+    ["", "1", "a b", "gid://shop/Customer/7", "x@example.com", '"', "é", "\udce4", "true", "5.00", "x"]
+)
+HEADERS = [
+    {"A": ("id",), "B": ("email",), "C": ("first_name",)},
+    {"A": ("id",), "B": ("signed_up_at",), "C": ("birthday",)},
+    {"A": ("email",), "B": ("extras", "city"), "C": ("extras", "home town")},
+    {"A": ("id",), "B": ("optin",), "C": ("tags",)},
+    {"A": ("id",), "B": ("total_spent",), "C": ("tier",)},
+    {"A": ("id",), "C": ("extras", "deep", "inside")},
+    {"A": ("id",), "C": ("extras", 'said "so" \udce4')},
+]
+
+
+@pytest.mark.parametrize("columns", HEADERS, ids=str)
+@given(rows=st.lists(st.lists(cells | moments | days, min_size=3, max_size=3) | st.just(["1"]), max_size=5))
+def test_cells_come_to_the_same_customers_on_either_way(columns, rows):
+    chosen = [Cell("ABC".index(column), path) for column, path in columns.items()]
+    chunk = Table("a.csv", Layout(chosen, width=3), rows)
+    assert comparable(encoded(chunk, plain_pass=True)) == comparable(encoded(chunk, plain_pass=False))
+
+
+def test_a_time_is_sent_as_every_reader_of_rfc_3339_takes_it():
+    for spelled in ("2020-01-15t10:30:00z", "2020-01-15 10:30:00+00:00"):
+        row = {"id": "1", "signed_up_at": spelled}
+        table = Table("a.csv", Layout([Cell(0, ("id",)), Cell(1, ("signed_up_at",))], width=2), [["1", spelled]])
+        for chunk in (Records("", [row]), JsonLines("a.jsonl", json.dumps(row).encode()), table):
+            for plain_pass in (True, False):
+                (customer,) = encoded(chunk, plain_pass=plain_pass).customers
+                assert json.loads(customer)["signed_up_at"] in ("2020-01-15T10:30:00Z", "2020-01-15T10:30:00+00:00")

@@ -1,0 +1,328 @@
+"""
+Some rows at a time: as Python's objects, as JSON lines, or as cells of a CSV, each with its quickest way to customers.
+
+A chunk in which every row can be sent as it stands is checked and encoded without a line of Python for each row. Any
+other chunk is handed on as records, which are looked at one by one (see ``push.encoder``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import msgspec
+
+from airflow_provider_bubblehouse.api.customers import (
+    AMOUNT_PATTERN,
+    BOOLEAN_FIELDS,
+    DATE_FIELDS,
+    LIST_FIELDS,
+    TEXT_FIELDS,
+    TIME_FIELDS,
+    Customer2,
+    Customer2OfObjects,
+    InvalidCustomerError,
+    have_times,
+    identities_of,
+    plain_identities,
+    write_out_ids,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+_CUSTOMERS = msgspec.json.Decoder(Customer2)
+_ANYTHING = msgspec.json.Decoder()
+_ENCODER = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRows:
+    """
+    Rows that can be sent as they stand.
+
+    :param identities: of each the id, or else the email.
+    :param encoded: each as JSON.
+    """
+
+    identities: Sequence[str]
+    encoded: list[bytes]
+
+
+class Chunk(Protocol):
+    """Some consecutive rows of one file."""
+
+    @property
+    def file(self) -> str:
+        """The file's name, empty for a list."""
+
+    def plain_rows(self) -> PlainRows:
+        """
+        Return the rows where all of them can be sent as they stand.
+
+        :raises ValueError: if one cannot, or might not; so do TypeError and RecursionError.
+        """
+
+    def records(self) -> Iterable[object]:
+        """Return the rows as mappings, each that is none as it is or as an ``InvalidCustomerError``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """
+    Rows as Python's objects.
+
+    :param file: the file's name, empty for a list.
+    :param rows: the rows.
+    """
+
+    file: str
+    rows: Sequence[object]
+
+    def plain_rows(self) -> PlainRows:
+        customers = msgspec.convert(self.rows, list[Customer2OfObjects])
+        write_out_ids(customers)
+        return PlainRows(identities_of(customers), _encode_lines(customers))
+
+    def records(self) -> Iterable[object]:
+        return self.rows
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLines:
+    """
+    Rows as text, one JSON object a line.
+
+    :param file: the file's name.
+    :param text: whole lines.
+    """
+
+    file: str
+    text: bytes
+
+    def plain_rows(self) -> PlainRows:
+        customers = _CUSTOMERS.decode_lines(self.text)
+        lines = self.text.removesuffix(b"\n").split(b"\n")
+        # The decoder goes by JSON's ends, not by the lines': one object a line is seen from where the lines break.
+        if not len(customers) == len(lines) == self.text.count(b"}\n{") + 1:
+            lines = list(self._lines())
+            if len(lines) != len(customers) or not all(line[:1] == b"{" and line[-1:] == b"}" for line in lines):
+                raise ValueError
+        if write_out_ids(customers) or have_times(customers):
+            lines = _encode_lines(customers)
+        return PlainRows(identities_of(customers), lines)
+
+    def records(self) -> Iterable[object]:
+        return map(_parse_line, self._lines())
+
+    def _lines(self) -> Iterator[bytes]:
+        return filter(None, map(bytes.strip, self.text.split(b"\n")))
+
+
+def _parse_line(line: bytes) -> object:
+    try:
+        return _ANYTHING.decode(line)
+    except UnicodeDecodeError:
+        reason = "the line is not UTF-8 text; save the file as UTF-8"
+    except RecursionError:
+        reason = "the line is nested too deeply"
+    except msgspec.DecodeError:
+        reason = "the line is not valid JSON"
+    return InvalidCustomerError(reason, record=line.decode(errors="surrogateescape"))
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """
+    Rows as cells of text, as a CSV has them.
+
+    :param file: the file's name.
+    :param layout: what the cells are.
+    :param rows: the cells of each row.
+    """
+
+    file: str
+    layout: Layout
+    rows: list[list[str]]
+
+    def plain_rows(self) -> PlainRows:
+        if self.layout.columns_only:
+            return self.layout.plain_rows(self.rows)
+        return Records(self.file, list(self.records())).plain_rows()
+
+    def records(self) -> Iterable[object]:
+        return map(self.layout.record, self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """
+    A cell that is sent.
+
+    :param place: its place in the row, from 0.
+    :param path: its field, ``extras.city`` being ``("extras", "city")``.
+    """
+
+    place: int
+    path: tuple[str, ...]
+
+
+class Layout:
+    """
+    What the cells of a CSV's rows are; an empty cell is absent.
+
+    :param cells: the cells that are sent.
+    :param width: how many cells a row has.
+    """
+
+    def __init__(self, cells: Sequence[Cell], *, width: int) -> None:
+        self._width = width
+        self._text = [(cell.place, cell.path[0]) for cell in cells if _is_text(cell.path)]
+        self._nested: dict[str, list[tuple[int, str]]] = {}
+        for cell in cells:
+            if len(cell.path) == 2:
+                self._nested.setdefault(cell.path[0], []).append((cell.place, cell.path[1]))
+        self._others = [cell for cell in cells if len(cell.path) != 2 and not _is_text(cell.path)]
+        self._places = {name: place for place, name in self._text}
+        # Whether a row is nothing but text in known fields, and text in ``extras``.
+        self.columns_only = (
+            not self._others and set(self._nested) <= {"extras"} and self._places.keys() <= _PLAIN_FIELDS
+        )
+        try:
+            self._row = _struct([name for _, name in self._text] + list(self._nested))
+            self._inner = {parent: _struct([name for _, name in inner]) for parent, inner in self._nested.items()}
+        except ValueError:  # a name that JSON would have to escape
+            self.columns_only = False
+
+    def plain_rows(self, rows: list[list[str]]) -> PlainRows:
+        """
+        Return rows that can be sent as they stand, column by column.
+
+        :param rows: the cells of each row.
+        :raises ValueError: if one cannot.
+        """
+        if set(map(len, rows)) != {self._width}:
+            raise ValueError
+        columns = list(zip(*rows, strict=True))
+        blank: Sequence[str] = ("",) * len(rows)
+        identifiers, emails = (
+            columns[self._places[name]] if name in self._places else blank for name in ("id", "email")
+        )
+        identities = [one or other for one, other in zip(identifiers, emails, strict=True)]
+        values: list[Sequence[Any]] = [_read_column(name, columns[place]) for place, name in self._text]
+        for parent, inner in self._nested.items():
+            fields = [columns[place] for place, _ in inner]
+            objects: list[object] = list(map(self._inner[parent], *fields))
+            if all("" in field for field in fields):
+                objects = [one if any(cells) else "" for one, *cells in zip(objects, *fields, strict=True)]
+            values.append(objects)
+        return PlainRows(plain_identities(identities), _encode_lines(list(map(self._row, *values))))
+
+    def record(self, values: list[str]) -> object:
+        """
+        Return a row as a record.
+
+        :param values: its cells.
+        """
+        if len(values) != self._width:
+            reason = f"the row has {len(values)} cells where the header has {self._width}"
+            return InvalidCustomerError(reason, record=values)
+        made: dict[str, Any] = {name: text for place, name in self._text if (text := values[place])}
+        for parent, inner in self._nested.items():
+            if fields := {name: text for place, name in inner if (text := values[place])}:
+                made[parent] = fields
+        for cell in self._others:
+            if text := values[cell.place]:
+                try:
+                    put(made, cell.path, _CELL_TYPES[cell.path[0]](text) if len(cell.path) == 1 else text)
+                except (ValueError, RecursionError):
+                    return InvalidCustomerError(_CELL_REASONS[cell.path[0]], cell.path[0], record=values)
+        return made
+
+
+def put(record: dict[str, Any], path: tuple[str, ...], value: object) -> None:
+    """
+    Set a field of a record, making the objects that it is nested in.
+
+    :param record: the record.
+    :param path: the field, ``extras.city`` being ``("extras", "city")``.
+    :param value: its value.
+    """
+    for name in path[:-1]:
+        record = record.setdefault(name, {})
+    record[path[-1]] = value
+
+
+def _encode_lines(customers: Sequence[object]) -> list[bytes]:
+    lines = _ENCODER.encode_lines(customers).split(b"\n")
+    lines.pop()
+    return lines
+
+
+def _struct(names: Sequence[str]) -> type[msgspec.Struct]:
+    """Return a type whose objects are made of as many cells, and encoded without the empty ones."""
+    stand_ins = {f"cell_{place}": name for place, name in enumerate(names)}  # a name may be no identifier
+    return msgspec.defstruct(
+        "Row", [(stand_in, Any, "") for stand_in in stand_ins], rename=stand_ins, omit_defaults=True, gc=False
+    )
+
+
+def _read_column(name: str, column: Sequence[str]) -> Sequence[Any]:
+    """Return the values of a field's cells, empty text for those that are absent."""
+    kind = _COLUMN_TYPES.get(name)
+    if kind is None:
+        return column
+    values = msgspec.convert(list(filter(None, column)), list[kind])  # type: ignore[valid-type]
+    if len(values) == len(column):
+        return values
+    rest = iter(values)
+    return [next(rest) if cell else "" for cell in column]
+
+
+def _is_text(path: tuple[str, ...]) -> bool:
+    return len(path) == 1 and path[0] not in _CELL_TYPES
+
+
+def _cell_boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError
+    return text == "true"
+
+
+def _cell_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError
+    return int(text)
+
+
+def _cell_json(kind: type) -> Callable[[str], object]:
+    def parse(text: str) -> object:
+        value = json.loads(text)
+        if not isinstance(value, kind):
+            raise ValueError  # noqa: TRY004  one kind of error for every cell that does not fit
+        return value
+
+    return parse
+
+
+_CELL_TYPES: dict[str, Callable[[str], object]] = {
+    **dict.fromkeys(BOOLEAN_FIELDS, _cell_boolean),
+    **dict.fromkeys(LIST_FIELDS, _cell_json(list)),
+    "extras": _cell_json(dict),
+    "order_count": _cell_number,
+}
+_CELL_REASONS = {
+    **dict.fromkeys(BOOLEAN_FIELDS, "must be true or false"),
+    **dict.fromkeys(LIST_FIELDS, 'must be a JSON array of texts, such as ["vip"]'),
+    "extras": "must be a JSON object",
+    "order_count": "must be a whole number in digits",
+}
+
+_COLUMN_TYPES: dict[str, Any] = {
+    **dict.fromkeys(TIME_FIELDS, Annotated[dt.datetime, msgspec.Meta(tz=True)]),
+    **dict.fromkeys(DATE_FIELDS, dt.date),
+    "total_spent": Annotated[str, msgspec.Meta(pattern=AMOUNT_PATTERN)],
+}
+_PLAIN_FIELDS = {"id", *TEXT_FIELDS, *_COLUMN_TYPES}
