@@ -18,7 +18,7 @@ with DAG(
     tags=["bubblehouse"],
 ):
 
-    @task
+    @task(show_return_value_in_logs=False)  # they are personal data
     def list_customers_to_forget() -> list[dict[str, str]]:
         """Stand in for a query of the requests that came in."""
         return [{"id": "1001"}, {"email": "grace@example.com"}]

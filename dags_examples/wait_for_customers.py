@@ -28,12 +28,12 @@ with DAG(
         deferrable=True,
     )
 
-    @task
+    @task(show_return_value_in_logs=False)  # they are personal data
     def extract_customers() -> list[dict[str, object]]:
         """Stand in for a query of your warehouse."""
         return [{"id": "1001", "tags": ["vip"]}, {"id": "1002", "tags": ["vip"]}, {"id": "1003", "tags": ["vip"]}]
 
-    @task
+    @task(show_return_value_in_logs=False)  # they are personal data
     def take_sample(customers: list[dict[str, object]]) -> list[dict[str, object]]:
         """Name some of those that were pushed: the API takes a call for each."""
         return [{"shop_id": customer["id"]} for customer in customers[-2:]]

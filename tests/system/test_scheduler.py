@@ -13,15 +13,26 @@ EXAMPLES = Path(__file__).parents[2] / "dags_examples"
 
 # How many customers, deleted ones included, an example leaves in an empty sandbox.
 CUSTOMERS_AFTER = {
+    "call_with_http_operator": 0,
     "delete_customers": 2,
     "push_customers_from_file": 59,
     "push_customers_from_xcom": 2,
+    "push_customers_with_decorator": 2,
+    "retry_policy": 0,
+    "tell_who_can_help": 59,
+    "wait_for_customers": 3,
 }
 
 
 @pytest.fixture(scope="module")
-def examples(deployment):
-    shutil.copytree(EXAMPLES, deployment.dags / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+def examples(deployment, running_sandbox):
+    deployment.create_connection(
+        "bubblehouse_http", conn_type="http", host=running_sandbox.url, password=running_sandbox.token
+    )
+    folder = deployment.dags / "examples"
+    shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    calling = folder / "call_with_http_operator.py"  # it has the shop in its URL
+    calling.write_text(calling.read_text().replace("my-shop", running_sandbox.shop))
 
 
 @pytest.mark.parametrize("example", sorted(file.stem for file in EXAMPLES.glob("*.py")))
