@@ -6,6 +6,8 @@ OLDEST_AIRFLOW := 2.11.*
 MATRIX := 2.11 3.0 3.1 3.2 3.3
 BOUNDS_3.0 := 'fastapi<0.132' 'pyjwt<2.11' 'universal-pathlib<0.3'
 BOUNDS_3.2 := 'fastapi<0.137' 'svcs<26'
+# Each process has an Airflow home of its own.
+SIDE_BY_SIDE := --numprocesses=2 tests/unit tests/integration
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test test-matrix bench pictures lint format clean
@@ -14,15 +16,16 @@ demo: .venv/installed
 	@.venv/bin/python scripts/demo.py
 
 test: .venv/installed .venv-oldest/installed
-	.venv/bin/python -m pytest
-	.venv-oldest/bin/python -m pytest tests/unit tests/integration
+	.venv/bin/python -m pytest $(SIDE_BY_SIDE)
+	.venv/bin/python -m pytest tests/system tests/ui
+	.venv-oldest/bin/python -m pytest $(SIDE_BY_SIDE)
 
 test-matrix: $(MATRIX:%=test-on-%)
 
 test-on-%: .venv/installed
 	$(PYTHON) -m venv --clear .venv-$*
 	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-$* -e '.[dev]' 'apache-airflow==$*.*' $(BOUNDS_$*)
-	.venv-$*/bin/python -m pytest tests/unit tests/integration
+	.venv-$*/bin/python -m pytest $(SIDE_BY_SIDE)
 
 # Some minutes on a machine that does nothing else meanwhile.
 bench: .venv/installed

@@ -29,12 +29,24 @@ class Waits(Event):
         return False
 
 
+class Holds(Pacer):
+    """A pacer that lets every call through, and notes for how long it was to hold the others."""
+
+    def __init__(self, holds: list[float]) -> None:
+        super().__init__(stop=Event())
+        self.holds = holds
+
+    def hold(self, seconds: float) -> None:
+        self.holds.append(seconds)
+
+
 class Line:
     """A call that fails so many times, and the waits that were asked for."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
         self.waits: list[float] = []
+        self.holds: list[float] = []
         self.calls = 0
         self.retries = 0
 
@@ -49,7 +61,7 @@ class Line:
 
     def run(self, max_attempts: int = 5, max_seconds: float = 1e9) -> str:
         stop = Waits(self.waits)
-        attempts = Attempts(max_attempts=max_attempts, max_seconds=max_seconds, pacer=Pacer(stop=Event()), stop=stop)
+        attempts = Attempts(max_attempts=max_attempts, max_seconds=max_seconds, pacer=Holds(self.holds), stop=stop)
         return attempts.call(self.send, on_call=self.called)
 
 
@@ -94,7 +106,7 @@ def test_waits_are_uniform_below_doubling_bounds_up_to_the_cap():
 def test_retry_after_is_honoured_up_to_the_cap_and_beyond_it_ends_the_call():
     line = Line(transient(retry_after=MAX_WAIT))
     assert line.run() == "through"
-    assert line.waits == [MAX_WAIT]
+    assert line.waits == line.holds == [MAX_WAIT]
     line = Line(transient(retry_after=MAX_WAIT + 1))
     with pytest.raises(BubblehouseTransientError) as caught:
         line.run()
