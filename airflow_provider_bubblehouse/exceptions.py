@@ -92,6 +92,18 @@ class BubblehouseRateLimitError(BubblehousePermanentError):
     """429 ``rate_limit_exceeded``: the data was not processed, but a 4xx is not retried."""
 
 
+def say_where_no_try_is_left(error: BubblehouseTransientError, context: Mapping[str, Any]) -> None:
+    """
+    Say in an error that nothing will retry it: Airflow's own default is no retry at all.
+
+    :param error: what a task fails with; its text is changed.
+    :param context: the task's context.
+    """
+    task_instance = context.get("ti")
+    if task_instance is not None and task_instance.try_number > task_instance.max_tries:
+        error.args = (f"{error} This was the task's last try; set retries= to have this retried.",)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """

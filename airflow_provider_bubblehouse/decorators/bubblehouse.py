@@ -27,7 +27,7 @@ class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
     """
 
     custom_operator_name = "@task.bubblehouse_customers"
-    template_fields: Sequence[str] = ("bubblehouse_conn_id", *DecoratedOperator.template_fields)
+    template_fields: Sequence[str] = ("bubblehouse_conn_id", "rejected_path", *DecoratedOperator.template_fields)
 
     def __init__(
         self,

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
-from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
+from airflow_provider_bubblehouse.exceptions import (
+    BubblehousePermanentError,
+    BubblehouseTransientError,
+    say_where_no_try_is_left,
+)
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.push.sources import FILE_FORMATS, FileSource, ListSource
 
@@ -118,9 +122,7 @@ class _CustomersOperator(BaseOperator):
         try:
             return self._push.run()
         except BubblehouseTransientError as error:
-            task_instance = context.get("ti")
-            if task_instance is not None and task_instance.try_number > task_instance.max_tries:
-                error.args = (f"{error} This was the task's last try; set retries= to have this retried.",)
+            say_where_no_try_is_left(error, context)
             raise
 
     def on_kill(self) -> None:

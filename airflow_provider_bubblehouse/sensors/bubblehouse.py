@@ -16,7 +16,11 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_bubblehouse.api.details import read_expected, read_identities, why_not_yet
-from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
+from airflow_provider_bubblehouse.exceptions import (
+    BubblehousePermanentError,
+    BubblehouseTransientError,
+    say_where_no_try_is_left,
+)
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.operators.customers import CustomerRows
 
@@ -73,7 +77,7 @@ class _BubblehouseSensor(BaseSensorOperator):
             if self._waits_when_unavailable():
                 self.log.info("%s Waiting.", error)
                 return False
-            _say_where_no_try_is_left(error, context)
+            say_where_no_try_is_left(error, context)
             raise
 
     def execute(self, context: Context) -> None:
@@ -103,7 +107,7 @@ class _BubblehouseSensor(BaseSensorOperator):
         if error is None:
             return
         if isinstance(error, BubblehouseTransientError):
-            _say_where_no_try_is_left(error, context)
+            say_where_no_try_is_left(error, context)
         self._fail(error)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -261,10 +265,3 @@ class _Expected(Mapping[str, Any]):
         from airflow_provider_bubblehouse.api.customers import printable_name
 
         return ", ".join(map(printable_name, self))
-
-
-def _say_where_no_try_is_left(error: BubblehouseTransientError, context: Context) -> None:
-    """Airflow's own default is no retry at all, which the reader of the error is to know."""
-    task_instance = context.get("ti")
-    if task_instance is not None and task_instance.try_number > task_instance.max_tries:
-        error.args = (f"{error} This was the task's last try; set retries= to have this retried.",)
