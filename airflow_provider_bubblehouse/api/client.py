@@ -46,7 +46,7 @@ class BearerAuth(AuthBase):
 
 
 class _Adapter(HTTPAdapter):
-    """An adapter that can cut off the call that is under way, which closing a session does not do."""
+    """An adapter that can cut off the call that is under way, which closing it does not do."""
 
     def __init__(self) -> None:
         self._connections: list[Any] = []
@@ -73,7 +73,7 @@ class _Adapter(HTTPAdapter):
 
 class Client:
     """
-    Calls one shop's API over one session; a context manager. Not for use by two threads at once.
+    Calls one shop's API over one HTTP connection; a context manager. Not for use by two threads at once.
 
     :param connection: where the API is and how to be let in.
     """
@@ -81,9 +81,6 @@ class Client:
     def __init__(self, connection: ShopConnection) -> None:
         self._connection = connection
         self._adapter = _Adapter()
-        self._session = requests.Session()
-        self._session.mount("https://", self._adapter)
-        self._session.mount("http://", self._adapter)
         self._auth = BearerAuth(connection.tokens)
         self._requests: dict[str, requests.PreparedRequest] = {}
 
@@ -100,7 +97,7 @@ class Client:
     @cached_property
     def _settings(self) -> Mapping[str, Any]:
         """Proxies and certificates as the environment names them; to look them up takes as long as a small call."""
-        return self._session.merge_environment_settings(self._connection.base_url, {}, True, True, None)
+        return requests.Session().merge_environment_settings(self._connection.base_url, {}, True, True, None)
 
     def __enter__(self) -> Client:
         return self
@@ -111,8 +108,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the session and its idle sockets."""
-        self._session.close()
+        """Close the idle socket."""
+        self._adapter.close()
 
     def abort(self) -> None:
         """Cut off the call that another thread has under way; it then ends with a transient error."""
@@ -141,10 +138,10 @@ class Client:
     def _send(self, function: str, body: bytes) -> Answer:
         status, retry_after, content = None, None, bytearray()
         try:
-            with self._session.send(
+            # By the adapter: a session would add what a call here must not have, as redirects and cookies.
+            with self._adapter.send(
                 self._request(function, body),
                 timeout=(CONNECT_TIMEOUT, self._connection.read_timeout),
-                allow_redirects=False,
                 **self._settings,  # with stream=True, so that the status is known even where the body is cut off
             ) as response:
                 status, retry_after = response.status_code, response.headers.get("Retry-After")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
@@ -24,9 +25,10 @@ from airflow_provider_bubblehouse.api.customers import (
     Customer2,
     Customer2OfObjects,
     InvalidCustomerError,
-    have_times,
+    check_plain_times,
     identities_of,
     plain_identities,
+    times_of,
     write_out_ids,
 )
 
@@ -84,6 +86,7 @@ class Records:
     def plain_rows(self) -> PlainRows:
         customers = msgspec.convert(self.rows, list[Customer2OfObjects])
         write_out_ids(customers)
+        check_plain_times(times_of(customers))
         return PlainRows(identities_of(customers), _encode_lines(customers))
 
     def records(self) -> Iterable[object]:
@@ -106,11 +109,12 @@ class JsonLines:
         customers = _CUSTOMERS.decode_lines(self.text)
         lines = self.text.removesuffix(b"\n").split(b"\n")
         # The decoder goes by JSON's ends, not by the lines': one object a line is seen from where the lines break.
-        if not len(customers) == len(lines) == self.text.count(b"}\n{") + 1:
+        if not _hold_one_object_each(lines, len(customers)):
             lines = list(self._lines())
-            if len(lines) != len(customers) or not all(line[:1] == b"{" and line[-1:] == b"}" for line in lines):
+            if not _hold_one_object_each(lines, len(customers)):
                 raise ValueError
-        if write_out_ids(customers) or have_times(customers):
+        check_plain_times(times_of(customers))
+        if write_out_ids(customers):
             lines = _encode_lines(customers)
         return PlainRows(identities_of(customers), lines)
 
@@ -119,6 +123,21 @@ class JsonLines:
 
     def _lines(self) -> Iterator[bytes]:
         return filter(None, map(bytes.strip, self.text.split(b"\n")))
+
+
+def _hold_one_object_each(lines: Sequence[bytes], count: int) -> bool:
+    """
+    Say whether lines that hold so many objects hold one each.
+
+    Where a line ends with } and the next one begins with {, no object goes on from one to the other.
+    """
+    return len(lines) == count and (
+        not lines or (b"" not in lines and {*map(_FIRST, lines)} == _BRACE and {*map(_LAST, lines)} == _END_BRACE)
+    )
+
+
+_FIRST, _LAST = itemgetter(0), itemgetter(-1)
+_BRACE, _END_BRACE = set(b"{"), set(b"}")
 
 
 def _parse_line(line: bytes) -> object:
@@ -211,7 +230,10 @@ class Layout:
             columns[self._places[name]] if name in self._places else blank for name in ("id", "email")
         )
         identities = [one or other for one, other in zip(identifiers, emails, strict=True)]
-        values: list[Sequence[Any]] = [_read_column(name, columns[place]) for place, name in self._text]
+        for name, check in _COLUMN_CHECKS.items():
+            if name in self._places:
+                check(list(filter(None, columns[self._places[name]])))
+        values: list[Sequence[Any]] = [columns[place] for place, _ in self._text]
         for parent, inner in self._nested.items():
             fields = [columns[place] for place, _ in inner]
             objects: list[object] = list(map(self._inner[parent], *fields))
@@ -269,18 +291,6 @@ def _struct(names: Sequence[str]) -> type[msgspec.Struct]:
     )
 
 
-def _read_column(name: str, column: Sequence[str]) -> Sequence[Any]:
-    """Return the values of a field's cells, empty text for those that are absent."""
-    kind = _COLUMN_TYPES.get(name)
-    if kind is None:
-        return column
-    values = msgspec.convert(list(filter(None, column)), list[kind])  # type: ignore[valid-type]
-    if len(values) == len(column):
-        return values
-    rest = iter(values)
-    return [next(rest) if cell else "" for cell in column]
-
-
 def _is_text(path: tuple[str, ...]) -> bool:
     return len(path) == 1 and path[0] not in _CELL_TYPES
 
@@ -320,9 +330,10 @@ _CELL_REASONS = {
     "order_count": "must be a whole number in digits",
 }
 
-_COLUMN_TYPES: dict[str, Any] = {
-    **dict.fromkeys(TIME_FIELDS, Annotated[dt.datetime, msgspec.Meta(tz=True)]),
-    **dict.fromkeys(DATE_FIELDS, dt.date),
-    "total_spent": Annotated[str, msgspec.Meta(pattern=AMOUNT_PATTERN)],
+_COLUMN_CHECKS: dict[str, Callable[[list[str]], object]] = {
+    **dict.fromkeys(TIME_FIELDS, check_plain_times),
+    **dict.fromkeys(DATE_FIELDS, lambda days: msgspec.convert(days, list[dt.date])),
+    "total_spent": lambda amounts: msgspec.convert(amounts, list[_Amount]),
 }
-_PLAIN_FIELDS = {"id", *TEXT_FIELDS, *_COLUMN_TYPES}
+_Amount = Annotated[str, msgspec.Meta(pattern=AMOUNT_PATTERN)]
+_PLAIN_FIELDS = {"id", *TEXT_FIELDS, *_COLUMN_CHECKS}
