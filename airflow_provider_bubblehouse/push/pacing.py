@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FIRST_RATE_LIMIT_WAIT = 1.0  # seconds after a 429 that names none; twice as much after each further one
+_FIRST_RATE_LIMIT_WAIT = 1.0  # seconds at least after a 429, whatever it asks; twice as much after each further one
 _MAX_RATE_LIMIT_WAIT = 60.0  # seconds; the documented limit is one per second, so a longer wait gains nothing
 
 
@@ -72,12 +72,12 @@ class Pacer:
         """
         Hold all calls for as long as a rate limit asks, and say whether that fits into what may be waited in all.
 
-        :param error: what the call was answered; without ``retry_after`` the wait grows from one second.
+        :param error: what the call was answered. The wait is never shorter than its ``retry_after``.
         :param before: how many times this call was limited before.
         """
         # As a jitter: lanes and tasks that were limited together are not to come back together.
         grown = min(_FIRST_RATE_LIMIT_WAIT * 2**before, _MAX_RATE_LIMIT_WAIT) * random.uniform(1, 1.5)  # noqa: S311
-        wait = grown if error.retry_after is None else error.retry_after
+        wait = max(grown, error.retry_after or 0.0)
         with self._lock:
             now = time.monotonic()
             longer = now + wait - max(self._held_until, now)

@@ -395,7 +395,8 @@ def test_a_rate_limit_fails_at_once_by_default(sandbox, store):
     assert (summary["accepted"], summary["unsent"], summary["calls"]) == (10, 20, 2)
 
 
-def test_with_rate_limit_wait_the_push_waits_as_long_as_it_is_asked_to(sandbox):
+def test_with_rate_limit_wait_the_push_waits_as_long_as_it_is_asked_to(sandbox, monkeypatch):
+    monkeypatch.setattr(pacing, "_FIRST_RATE_LIMIT_WAIT", 0.01)
     sandbox.script("ok", "429:rate_limit_exceeded,retry_after=0.3", "429:rate_limit_exceeded,retry_after=0.2")
     started = time.monotonic()
     summary = update(customers=people(30), batch_size=10, rate_limit_wait=5)
@@ -411,14 +412,20 @@ def test_a_rate_limit_that_does_not_fit_fails_at_once(sandbox, asked):
 
 
 def test_a_rate_limit_in_one_lane_holds_all():
-    pacer = pacing.Pacer(rate_limit_wait=1, stop=threading.Event())
-    error = BubblehouseRateLimitError("Over.", retry_after=0.3)
+    pacer = pacing.Pacer(rate_limit_wait=3.5, stop=threading.Event())
+    error = BubblehouseRateLimitError("Over.", retry_after=2)
     assert pacer.wait_for_limit(error, before=0)
     assert pacer.wait_for_limit(error, before=0)  # the same wait, in another lane: it counts once
     started = time.monotonic()
     pacer.wait_for_turn()
-    assert time.monotonic() - started >= 0.25
-    assert not pacer.wait_for_limit(BubblehouseRateLimitError("Over.", retry_after=0.9), before=1)
+    assert time.monotonic() - started >= 1.9
+    assert not pacer.wait_for_limit(error, before=0)
+
+
+def test_a_rate_limit_that_asks_for_no_wait_is_not_answered_with_a_flood(sandbox):
+    sandbox.rates({"429:rate_limit_exceeded,retry_after=0": 1.0})
+    summary = failed(BubblehouseRateLimitError, customers=people(3), rate_limit_wait=2)
+    assert summary["calls"] <= 3
 
 
 def test_a_retry_after_of_an_outage_is_kept_to_by_all_lanes(sandbox, no_waits):
