@@ -272,11 +272,12 @@ class Deployment:
     # What is left behind
 
     def logs(self, run: Run, task_id: str, *, map_index: int = -1) -> dict[int, str]:
-        """Return the text of a task's log files by try."""
+        """Return the text of a task's log files by try: what its workers have logged, and not the triggerer."""
         folder = self.home / "logs" / f"dag_id={run.dag_id}" / f"run_id={run.run_id}" / f"task_id={task_id}"
         if map_index >= 0:
             folder /= f"map_index={map_index}"
-        files = {int(file.stem.removeprefix("attempt=")): file for file in folder.glob("attempt=*.log")}
+        stems = {file.stem.removeprefix("attempt="): file for file in folder.glob("attempt=*.log")}
+        files = {int(stem): file for stem, file in stems.items() if stem.isdecimal()}  # not 1.log.trigger.2
         return {number: files[number].read_text() for number in sorted(files)}
 
     def log_files(self) -> list[Path]:
