@@ -286,11 +286,14 @@ class CustomerNormaliser:
                 raise InvalidCustomerError("is no time of the calendar") from None
             if match[1] != " " and match[2] and match[3]:
                 return value.upper()  # RFC 3339 as it came
-        if moment.tzinfo is None:
-            moment = pendulum.instance(moment, tz=self._timezone)
-        offset = moment.utcoffset()
-        if offset is None or offset.total_seconds() % 60:  # a local mean time, whose offset RFC 3339 cannot say
-            moment = moment.astimezone(dt.UTC)
+        try:
+            if moment.tzinfo is None:
+                moment = pendulum.instance(moment, tz=self._timezone)
+            offset = moment.utcoffset()
+            if offset is None or offset.total_seconds() % 60:  # a local mean time, whose offset RFC 3339 cannot say
+                moment = moment.astimezone(dt.UTC)
+        except (ValueError, OverflowError):  # at an end of the calendar, such as 0001-01-01, which stands for none
+            raise InvalidCustomerError("is no time of the calendar") from None
         return moment.isoformat()
 
 

@@ -115,6 +115,7 @@ def test_a_field_is_sent_in_the_apis_form(field, given, sent):
         ("anniversary", "0000-01-31"),
         ("signed_up_at", "2020-01-15"),
         ("signed_up_at", "now"),
+        ("signed_up_at", "0001-01-01T00:00:00"),
         ("signed_up_at", 1579084200),
         ("signed_up_at", "2020-13-15T10:30:00Z"),
         ("signed_up_at", "2020-01-15T25:30:00Z"),
