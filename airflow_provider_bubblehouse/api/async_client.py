@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -27,17 +28,23 @@ class BearerAuth(httpx.Auth):
         yield request
 
 
+def open_http() -> httpx.AsyncClient:
+    """Return what makes calls, for any number of shops: it keeps no cookie, which one would set for another."""
+    return httpx.AsyncClient(cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())))
+
+
 class AsyncClient:
     """
     Calls one shop's API; an async context manager.
 
     :param connection: where the API is and how to be let in.
-    :param http: what makes the calls, shared with others and theirs to close; None for one of its own.
+    :param http: what makes the calls (see ``open_http``), shared with others and theirs to close; None for one of its
+        own.
     """
 
     def __init__(self, connection: ShopConnection, *, http: httpx.AsyncClient | None = None) -> None:
         self._connection = connection
-        self._http = http or httpx.AsyncClient()
+        self._http = http or open_http()
         self._closes = http is None
         self._auth = BearerAuth(connection.tokens)
         # Waiting for one of the shared sockets is no fault of the API's, so it has no timeout.

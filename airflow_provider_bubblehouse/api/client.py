@@ -64,7 +64,8 @@ class _Adapter(HTTPAdapter):
 
     def abort(self) -> None:
         for connection in self._connections:
-            sock = connection.sock
+            # TLS inside a proxy's TLS has the socket below it.
+            sock = getattr(connection.sock, "socket", connection.sock)
             if sock is not None:
                 with suppress(OSError):  # it is closed already
                     # Below TLS, whose own shutdown would wait for the other side.

@@ -37,6 +37,7 @@ _LEAP_YEAR = 2000  # stands in for the unknown year of a birthday, so that 29 Fe
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,63}")
 _UNKNOWN_FIELDS_WARNED = 50  # names that go on and on are data in the names' place
 
+_FIRST_HUGE_ID = 10**100  # Python does not even write a number of more than 4300 digits out
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 
 
@@ -213,11 +214,12 @@ class CustomerNormaliser:
         Return the update that deletes the customer whom a record describes; only its identity is looked at.
 
         :param record: a mapping with ``id`` or ``email``.
-        :raises InvalidCustomerError: if it names nobody, or says ``"deleted": false``.
+        :raises InvalidCustomerError: if it names nobody, or has a ``deleted`` that is not true.
         """
         if isinstance(record, Mapping):
-            if record.get("deleted") is False:
-                raise InvalidCustomerError("is false, which a row for deletion must not be", "deleted")
+            deleted = record.get("deleted")
+            if deleted not in (None, "") and deleted is not True:
+                raise InvalidCustomerError("is there and not true, which a row for deletion must be", "deleted")
             record = {name: record[name] for name in ("id", "email") if name in record}
         customer = self.normalise(record)
         name = "id" if _names_somebody(customer.get("id")) else "email"
@@ -363,10 +365,10 @@ def _exact(value: object) -> str:
 
 
 def _identifier(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _FIRST_HUGE_ID:
         return str(value)
     if not isinstance(value, str):
-        raise InvalidCustomerError("must be text or a whole number")
+        raise InvalidCustomerError("must be text or a whole number of at most 100 digits")
     return _SHOP_PREFIX.sub("", value, count=1) if value.startswith("gid://") else _exact(value)
 
 

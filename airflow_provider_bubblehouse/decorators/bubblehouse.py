@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -14,16 +15,38 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
+
+
+class _Hidden:
+    """An argument whose text is its type: Airflow stores the text of a rendered field and shows it in its UI."""
+
+    def __init__(self, argument: Any) -> None:
+        self.argument = argument
+
+    def __repr__(self) -> str:
+        return f"<{type(self.argument).__name__}>"
+
+
+def _hidden(argument: Any) -> Any:
+    return argument if argument is None or isinstance(argument, _NO_ROWS) else _Hidden(argument)
+
+
+def _shown(argument: Any) -> Any:
+    return argument.argument if isinstance(argument, _Hidden) else argument
+
+
+_NO_ROWS = (str, int, float, dt.date, dt.timedelta, _Hidden)
 
 
 class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
     """
     Pushes what the function returns.
 
-    It never goes through a template, and is no field that Airflow stores: a customer named ``{{ 7*7 }}`` stays so.
+    It never goes through a template, and is no field that Airflow stores: a customer named ``{{ 7*7 }}`` stays so. Of
+    the function's arguments Airflow stores those that can hold no rows.
     """
 
     custom_operator_name = "@task.bubblehouse_customers"
@@ -41,10 +64,18 @@ class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Call the function, push the customers it returns, and return the summary."""
-        context_merge(context, self.op_kwargs)
-        parameters = determine_kwargs(self.python_callable, self.op_args, context)
-        self.customers = self.python_callable(*self.op_args, **parameters)
+        arguments = [_shown(argument) for argument in self.op_args]
+        context_merge(context, {name: _shown(argument) for name, argument in self.op_kwargs.items()})
+        parameters = determine_kwargs(self.python_callable, arguments, context)
+        self.customers = self.python_callable(*arguments, **parameters)
         return UpdateCustomersOperator.execute(self, context)
+
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
+    ) -> None:
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        self.op_args = [_hidden(argument) for argument in self.op_args]
+        self.op_kwargs = {name: _hidden(argument) for name, argument in self.op_kwargs.items()}
 
 
 def bubblehouse_customers_task(

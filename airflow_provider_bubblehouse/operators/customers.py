@@ -16,7 +16,7 @@ from airflow_provider_bubblehouse.exceptions import (
     say_where_no_try_is_left,
 )
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
-from airflow_provider_bubblehouse.push.sources import FILE_FORMATS, FileSource, ListSource
+from airflow_provider_bubblehouse.push.sources import FILE_FORMATS, FileSource, ListSource, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,6 +99,7 @@ class _CustomersOperator(BaseOperator):
         ):
             if number < least:
                 raise BubblehousePermanentError(f"{name} must be at least {least}.")
+        targets_of(column_map)  # refuses what is no column map
         self.customers = customers
         self.path = path
         self.file_format = file_format
@@ -115,10 +116,13 @@ class _CustomersOperator(BaseOperator):
         self.resume = resume
         self.sends = not dry_run  # under its own name it would hide BaseOperator.dry_run, which the CLI calls
         self._push: Push | None = None
+        self._is_killed = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the rows and return the summary, which goes to XCom."""
         self._push = self._prepare(context)
+        if self._is_killed:
+            self._push.stop()
         try:
             return self._push.run()
         except BubblehouseTransientError as error:
@@ -127,6 +131,7 @@ class _CustomersOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Have ``execute`` end soon; called by a signal's handler, so that it must not wait for anything."""
+        self._is_killed = True
         if self._push is not None:
             self._push.stop()
 
@@ -262,6 +267,7 @@ class UpdateCustomersOperator(_CustomersOperator):
             raise BubblehousePermanentError("on_invalid must be fail or skip.")
         if debug and self.in_flight > 1:
             raise BubblehousePermanentError("debug sends one batch at most, so in_flight must be 1.")
+        CustomerNormaliser(timezone=timezone)  # refuses what is no time zone
         self.timezone = timezone
         self.on_invalid = on_invalid
         self.debug = debug
@@ -280,8 +286,8 @@ class DeleteCustomersOperator(_CustomersOperator):
     Delete customers from Bubblehouse, by pushing them with ``"deleted": true`` (there is no call of its own for it).
 
     Of each row only its ``id``, or else its ``email``, is sent. The whole source is validated before the first call,
-    and refused if a row is invalid or says ``"deleted": false``. Parameters, result and errors that are not named here
-    are those of ``UpdateCustomersOperator``.
+    and refused if a row is invalid or has a ``deleted`` that is not true. Parameters, result and errors that are not
+    named here are those of ``UpdateCustomersOperator``.
 
     :param max_customers: a source with more rows is refused before anything is sent: deletion is not undone by the
         next run, so say how many you mean.

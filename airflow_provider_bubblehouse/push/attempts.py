@@ -16,6 +16,7 @@ import tenacity
 
 from airflow_provider_bubblehouse.exceptions import (
     BubblehouseError,
+    BubblehousePermanentError,
     BubblehouseRateLimitError,
     BubblehouseTransientError,
 )
@@ -54,7 +55,7 @@ class Attempts:
         Call until it goes through.
 
         :param send: makes the call.
-        :param on_call: called before each call with whether it is one more for the same data.
+        :param on_call: called after each call with whether it was one more for the same data.
         :return: what ``send`` returned.
         :raises BubblehouseError: the last call's, with ``attempts`` set.
         """
@@ -63,13 +64,16 @@ class Attempts:
         def call_once() -> T:
             nonlocal made
             self.pacer.wait_for_turn()
-            on_call(made > 0)
-            made += 1
             try:
-                return send()
+                result = send()
             except BubblehouseError as error:
+                if not isinstance(error, BubblehousePermanentError) or error.status is not None:
+                    on_call(made > 0)
+                    made += 1
                 error.attempts = made
                 raise
+            on_call(made > 0)
+            return result
 
         result: T = tenacity.Retrying(
             retry=tenacity.retry_if_exception(self._is_worth_a_wait),

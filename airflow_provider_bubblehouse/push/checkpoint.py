@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from airflow_provider_bubblehouse.exceptions import BubblehouseTransientError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -68,9 +70,15 @@ class Progress:
         return sum(lane.rejected for lane in self.lanes)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    fingerprint: str
+    progress: Progress
+
+
 class Checkpoint:
     """
-    Keeps the progress of one source in a store. A store that fails costs the progress, never the push.
+    Keeps the progress of one source in a store. A store that does not take it costs the progress, never the push.
 
     :param store: keeps it from one try to the next.
     :param fingerprint: what the progress depends on; that of another one is not taken up.
@@ -80,28 +88,44 @@ class Checkpoint:
         self._store = store
         text = msgspec.json.encode({**fingerprint, "format": FORMAT}, order="deterministic", enc_hook=repr)
         self._fingerprint = hashlib.sha256(text).hexdigest()
+        self._failing = False
 
     def load(self) -> Progress | None:
-        """Return the progress of an earlier try, None if there is none of this source."""
+        """
+        Return the progress of an earlier try, None if there is none of this source.
+
+        :raises BubblehouseTransientError: if the store does not answer: what it may know as rejected must not be sent.
+        """
         try:
             stored = self._store.get(_KEY)
-        except Exception:
-            log.warning("The progress of an earlier try cannot be read; the push starts over.", exc_info=True)
-            return None
+        except Exception as error:
+            raise BubblehouseTransientError(
+                f"Airflow's task state store cannot be read ({type(error).__name__}), and with it what earlier tries "
+                "have settled; nothing was sent. A retry may help; resume=False does without."
+            ) from error
         if stored is None:
             return None
-        if not isinstance(stored, dict) or stored.get("fingerprint") != self._fingerprint:
+        try:
+            kept = msgspec.convert(stored, _Kept)
+        except msgspec.ValidationError:
+            log.warning("The progress of an earlier try cannot be understood; the push starts over.")
+            return None
+        if kept.fingerprint != self._fingerprint:
             log.info("An earlier try had another source or other settings; the push starts over.")
             return None
-        return msgspec.convert(stored["progress"], Progress)
+        return kept.progress
 
-    def save(self, progress: Progress) -> None:
-        """Keep the progress."""
-        value = {"fingerprint": self._fingerprint, "progress": msgspec.to_builtins(progress)}
+    def save(self, progress: Progress) -> bool:
+        """Keep the progress, and say whether the store took it."""
         try:
-            self._store.set(_KEY, value)
+            self._store.set(_KEY, msgspec.to_builtins(_Kept(self._fingerprint, progress)))
         except Exception:
-            log.warning("The progress cannot be kept; a retry may send again what is settled.", exc_info=True)
+            if not self._failing:  # said once: there is an attempt every second
+                log.warning("The progress cannot be kept; a retry may send again what is settled.", exc_info=True)
+            self._failing = True
+        else:
+            self._failing = False
+        return not self._failing
 
     def delete(self) -> None:
         """Forget the progress."""

@@ -28,16 +28,17 @@ _LAST_WORDS = 0.5  # seconds for a call whose socket was closed to end; then its
 
 @dataclass(frozen=True, slots=True)
 class CallMade:
-    """A lane makes a call. ``again`` says that it is one more for the same data."""
+    """A lane has made a call. ``again`` says that it was one more for the same data."""
 
     again: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a batch; ``error`` is None where the API accepted it."""
+    """What became of the lane's batch of this number, from 0; ``error`` is None where the API accepted it."""
 
     lane: int
+    number: int
     batch: Batch
     error: Exception | None
 
@@ -135,7 +136,7 @@ class Lanes:
         def on_call(again: bool) -> None:
             self._events.put(CallMade(again))
 
-        while (batch := inbox.get()) is not None:
+        for number, batch in enumerate(iter(inbox.get, None)):
             body = batch.body
             try:
                 self._attempts.call(
@@ -143,8 +144,8 @@ class Lanes:
                     on_call=on_call,
                 )
             except Exception as error:  # noqa: BLE001  whatever it is, the push's own thread raises it
-                self._events.put(Settled(lane, batch, error))
+                self._events.put(Settled(lane, number, batch, error))
                 if not (self._go_on_after_rejection and isinstance(error, BubblehouseRejectedError)):
                     self._attempts.stop.set()  # at once: what lies behind this batch must not overtake it
             else:
-                self._events.put(Settled(lane, batch, None))
+                self._events.put(Settled(lane, number, batch, None))

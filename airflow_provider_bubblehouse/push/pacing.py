@@ -39,6 +39,7 @@ class Pacer:
         self, *, max_calls_per_second: float | None = None, rate_limit_wait: float = 0.0, stop: threading.Event
     ) -> None:
         self._interval = 1 / max_calls_per_second if max_calls_per_second else 0.0
+        self._waits_for_limit = rate_limit_wait > 0
         self._rate_limit_wait = rate_limit_wait
         self._stop = stop
         self._lock = threading.Lock()
@@ -81,7 +82,7 @@ class Pacer:
         with self._lock:
             now = time.monotonic()
             longer = now + wait - max(self._held_until, now)
-            if longer > self._rate_limit_wait:
+            if not self._waits_for_limit or longer > self._rate_limit_wait:
                 return False
             if longer > 0:
                 self._rate_limit_wait -= longer

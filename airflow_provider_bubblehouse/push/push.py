@@ -8,6 +8,7 @@ the task finds this thread waiting for events, never for an answer.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
@@ -95,6 +96,7 @@ class Push:
     _events: SimpleQueue[Event] = field(default_factory=SimpleQueue, init=False)
     _lanes: Lanes | None = field(default=None, init=False)
     _checkpoint: Checkpoint | None = field(default=None, init=False)
+    _counted: list[int] = field(default_factory=list, init=False)
     _settled_when_saved: int = field(default=0, init=False)
     _saved_at: float = field(default_factory=time.monotonic, init=False)
     _logged_at: float = field(default_factory=time.monotonic, init=False)
@@ -108,9 +110,10 @@ class Push:
         """
         try:
             self._run()
-        except BubblehouseError as error:
+        except BaseException as error:
             final = self._final(error)
-            final.summary = self._counts()
+            if isinstance(final, BubblehouseError):
+                final.summary = self._counts()
             if final is error:
                 raise
             raise final from error
@@ -253,6 +256,7 @@ class Push:
 
     def _send_all(self, connect: Callable[[], Client]) -> None:
         stop = Flag()
+        self._counted = [0] * self.in_flight
         pacer = Pacer(max_calls_per_second=self.max_calls_per_second, rate_limit_wait=self.rate_limit_wait, stop=stop)
         attempts = Attempts(
             max_attempts=self.max_attempts, max_seconds=self.max_attempt_seconds, pacer=pacer, stop=stop
@@ -279,8 +283,10 @@ class Push:
             stop.set()
             raise self._wind_down(error) from error.__cause__
         finally:
-            self._lanes.close()
-            self._save()
+            try:
+                self._lanes.close()
+            finally:
+                self._save()
 
     def _only_one(self, batches: Iterator[tuple[int, Batch]]) -> Iterator[tuple[int, Batch]]:
         first_two = list(islice(batches, 2))
@@ -327,6 +333,8 @@ class Push:
         lane, batch, error = self.summary.progress.lanes[event.lane], event.batch, event.error
         if self._lanes is not None:
             self._lanes.release(event.lane)
+        if event.number != self._counted[event.lane]:  # one before it is not counted, and the next try goes by counts
+            return
         if isinstance(error, StoppedError):  # another batch's fault came first, and is what the push ends with
             return
         if error is None:
@@ -340,6 +348,7 @@ class Push:
             self.count("bubblehouse.customers.rejected", batch.rows)
         else:
             raise error
+        self._counted[event.lane] += 1
         self.summary.batches += 1
         if error is not None and not self.go_on_after_rejection:
             raise error
@@ -348,6 +357,7 @@ class Push:
         progress = self.summary.progress
         if progress.status is None:
             progress.status, progress.error_id = error.status, error.error_id
+        self._saved_at = -math.inf  # at once, for the next try must not send it again
         log.error(
             "%s This is about %d rows, from %s to %s.",
             error,
@@ -382,8 +392,11 @@ class Push:
     def _save(self) -> None:
         self._saved_at = time.monotonic()
         settled = self.summary.settled
-        if self._checkpoint is not None and settled != self._settled_when_saved:
-            self._checkpoint.save(self.summary.progress)
+        if (
+            self._checkpoint is not None
+            and settled != self._settled_when_saved
+            and self._checkpoint.save(self.summary.progress)
+        ):
             self._settled_when_saved = settled
 
     def _log_progress(self) -> None:
@@ -403,11 +416,12 @@ class Push:
             self.summary.rejected_path = self.rejected_rows.folder
         return self.summary.as_dict()
 
-    def _final(self, error: BubblehouseError) -> BubblehouseError:
+    def _final(self, error: BaseException) -> BaseException:
         """Return what the task is to fail with: a retry that would send again what was rejected must not come."""
-        if isinstance(error, BubblehouseTransientError) and self.summary.progress.rejected and not self._checkpoint:
-            return self._rejected_error()
-        return error
+        kept = self._checkpoint is not None and self.summary.settled == self._settled_when_saved
+        if isinstance(error, BubblehousePermanentError) or not self.summary.progress.rejected or kept:
+            return error
+        return self._rejected_error()
 
     def _rejected_error(self) -> BubblehouseRejectedError:
         progress = self.summary.progress

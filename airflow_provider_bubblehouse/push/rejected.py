@@ -8,6 +8,9 @@ so each flush makes a new file, named by its first row; a later try writes the s
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bubblehouse.exceptions import BubblehouseError, BubblehousePermanentError
@@ -59,10 +62,8 @@ class RejectedRows:
                     "reason": str(row.error),
                     "status": None,
                     "error_id": None,
-                    "customer": row.record,
+                    "customer": _in_json(row.record),
                 },
-                default=str,
-                skipkeys=True,
             ).encode()
             for row in rows
         ]
@@ -74,9 +75,28 @@ class RejectedRows:
             self._filesystem.makedirs(self.folder, exist_ok=True)
             with self._filesystem.open(path, "wb") as file:
                 file.write(b"\n".join(lines) + b"\n")
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  each store has errors of its own
             raise BubblehousePermanentError(
                 f"{path} cannot be written ({type(error).__name__}), and rows that are not accepted would be lost; "
                 "check rejected_path."
             ) from None
         self.written = True
+
+
+def _in_json(record: object) -> object:
+    """Return a record as JSON can hold it: what JSON has no form for is text, or null where that cannot be had."""
+    with suppress(Exception):  # a nesting without an end, or an object that fails to tell its text
+        made = _built_in(record)
+        json.dumps(made)
+        return made
+    return None
+
+
+def _built_in(value: object) -> object:
+    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _built_in(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_built_in(inner) for inner in value]
+    return str(value)

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
 from airflow_provider_bubblehouse.push.chunks import Cell, JsonLines, Layout, Records, Table, put
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from airflow_provider_bubblehouse.push.chunks import Chunk
 
@@ -70,7 +71,7 @@ class ListSource:
 
     def __init__(self, records: Sequence[object], *, column_map: ColumnMap | None = None) -> None:
         self._records = records
-        self._renamer = _Renamer(_targets(column_map))
+        self._renamer = _Renamer(targets_of(column_map))
         self._read = 0
 
     def chunks(self) -> Iterator[Chunk]:
@@ -110,11 +111,11 @@ class FileSource:
         self, filesystem: Any, path: str, *, file_format: str = "auto", column_map: ColumnMap | None = None
     ) -> None:
         self._filesystem = filesystem
-        self._columns = _targets(column_map)
+        self._columns = targets_of(column_map)
         self._renamer = _Renamer(self._columns)
         self._files = [(name, _format_of(name, file_format)) for name in _find(filesystem, path)]
         self._sizes: list[int | None] = []
-        self._position: Callable[[], float] = float
+        self._position = 0
 
     def chunks(self) -> Iterator[Chunk]:
         self._sizes = [size for _, size, _ in self.version()]
@@ -122,10 +123,11 @@ class FileSource:
         for (name, file_format), size in zip(self._files, self._sizes, strict=True):
             with _open(self._filesystem, name, seekable=file_format == "parquet") as (raw, stream):
                 if stream is not None:
-                    self._position = lambda before=before, raw=raw: before + raw.tell()  # type: ignore[misc]
-                    yield from self._read(name, file_format, stream)
+                    for chunk in self._read(name, file_format, stream):
+                        if not raw.closed:  # as what reads text closes it at its end
+                            self._position = before + raw.tell()
+                        yield chunk
             before += size or 0
-            self._position = lambda before=before: before  # type: ignore[misc]
         self._renamer.warn_of_unseen()
 
     def _read(self, name: str, file_format: str, stream: BinaryIO) -> Iterator[Chunk]:
@@ -156,21 +158,35 @@ class FileSource:
         if not self._sizes or None in self._sizes:
             return None
         total = sum(size or 0 for size in self._sizes)
-        return min(1.0, self._position() / total) if total else None
+        return min(1.0, self._position / total) if total else None
 
 
 def _find(filesystem: Any, path: str) -> list[str]:
-    if filesystem.isfile(path):
+    kind = _kind(filesystem, path)
+    if kind == "file":
         return [path]
-    if filesystem.isdir(path):
+    if kind is not None:
         raise BubblehousePermanentError(f"{path} is a folder; add a pattern such as /*.csv for the files in it.")
-    if not any(wildcard in path for wildcard in "*?["):
+    wildcard = re.search(r"[*?[]", path)
+    if wildcard is None:
         raise BubblehousePermanentError(f"There is no file {path}.")
     found = filesystem.glob(path, detail=True)
     names = sorted(name for name, info in found.items() if info.get("type") == "file")
     if not names:
+        folder = path[: wildcard.start()].rpartition("/")[0]
+        if folder and _kind(filesystem, folder) is not None:
+            filesystem.ls(folder)  # fsspec's glob takes a folder that cannot be listed for an empty one
         raise BubblehousePermanentError(f"No file matches {path}.")
     return names
+
+
+def _kind(filesystem: Any, path: str) -> str | None:
+    """Return whether a path is a file or a directory, None where there is neither; ``isfile`` hides an outage."""
+    try:
+        kind: str = filesystem.info(path)["type"]
+    except FileNotFoundError:
+        return None
+    return kind
 
 
 def _format_of(name: str, file_format: str) -> str:
@@ -403,7 +419,9 @@ def _read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, 
             records = batch.to_pylist()
             row += len(records)
             yield from records
-    except (pyarrow.ArrowException, ValueError):
+    except (pyarrow.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise  # the store's; pyarrow's own, of a page that is broken, has neither class nor number
         raise BubblehousePermanentError(
             f"{name}, after row {row}: this is no whole Parquet file, or holds times finer than a microsecond."
         ) from None
@@ -417,7 +435,7 @@ def _canonical(record: object) -> bytes:
         return repr(record).encode(errors="surrogatepass")
 
 
-def _targets(column_map: ColumnMap | None) -> dict[str, tuple[str, ...]] | None:
+def targets_of(column_map: ColumnMap | None) -> dict[str, tuple[str, ...]] | None:
     """Read a column map: column to the path of its field, ``extras.city`` being ``("extras", "city")``."""
     if column_map is None:
         return None

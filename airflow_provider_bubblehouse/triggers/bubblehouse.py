@@ -241,8 +241,6 @@ async def _client(connection: ShopConnection) -> AsyncIterator[AsyncClient]:
 
 def _open_http() -> httpx.AsyncClient:
     """Import httpx and read the certificates, both of which take tens of milliseconds: in a thread, not on the loop."""
-    import httpx
+    from airflow_provider_bubblehouse.api.async_client import open_http
 
-    import airflow_provider_bubblehouse.api.async_client  # noqa: F401
-
-    return httpx.AsyncClient()
+    return open_http()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,12 +14,20 @@ from hypothesis import strategies as st
 from airflow_provider_bubblehouse.exceptions import BubblehouseError
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
+
+def parquet_of(rows: list[dict]) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file.getvalue()
+
+
 SENTINEL = "sEnTiNeL"
 ROWS = [{"id": f"{SENTINEL}{number}", "email": f"{SENTINEL}{number}@example.com", "tags": ["x"]} for number in range(4)]
 FILES = {
     "jsonl": "".join(json.dumps(row) + "\n" for row in ROWS).encode(),
     "json": json.dumps(ROWS, indent=1).encode(),
     "csv": ("id,email,first_name\n" + "".join(f"{row['id']},{row['email']},J\n" for row in ROWS)).encode(),
+    "parquet": parquet_of(ROWS),
     "rejected": "".join(json.dumps({"row": 1, "customer": row}) + "\n" for row in ROWS).encode(),
 }
 NOISE = [
@@ -59,7 +70,13 @@ def test_mutated_files_end_in_this_packages_errors_only_and_lose_no_row(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", running_sandbox.connection())
         operator = UpdateCustomersOperator(
-            task_id="push", path=str(path), file_format=file_format, on_invalid=on_invalid, batch_size=2
+            task_id="push",
+            path=str(path),
+            file_format=file_format,
+            on_invalid=on_invalid,
+            batch_size=2,
+            timezone="Europe/Berlin",
+            rejected_path=folder / "rejected",
         )
         summary, error = outcome(operator)
     if error is not None:
@@ -75,8 +92,11 @@ no_customer = st.recursive(st.none() | st.booleans() | st.integers() | st.floats
 
 
 @given(st.lists(no_customer, max_size=4))
-def test_a_list_of_anything_ends_in_this_packages_errors_only(running_sandbox, rows):
+def test_a_list_of_anything_ends_in_this_packages_errors_only(running_sandbox, folder, rows):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", running_sandbox.connection())
-        summary = UpdateCustomersOperator(task_id="push", customers=rows, on_invalid="skip").execute({})
+        operator = UpdateCustomersOperator(
+            task_id="push", customers=rows, on_invalid="skip", rejected_path=folder / "rejected"
+        )
+        summary = operator.execute({})
     assert (summary["read"], summary["invalid"]) == (len(rows), len(rows))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
+from types import SimpleNamespace
 
+import httpx
 import pytest
 
 from airflow_provider_bubblehouse import __version__
-from airflow_provider_bubblehouse.api.async_client import AsyncClient
+from airflow_provider_bubblehouse.api.async_client import AsyncClient, open_http
 from airflow_provider_bubblehouse.api.client import Client
 from airflow_provider_bubblehouse.api.connection import ShopConnection, read_connection
 from airflow_provider_bubblehouse.exceptions import (
@@ -166,6 +169,21 @@ def test_a_netrc_entry_for_the_host_does_not_replace_the_token(sandbox, call, tm
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     assert call(connection_to(sandbox), UPDATE_CUSTOMERS, BODY) == {"ok": True}
+
+
+def test_no_cookie_of_one_shops_answer_goes_with_another_shops_call():
+    http = open_http()
+    request = httpx.Request("POST", "https://app.bubblehouse.com/")
+    http.cookies.extract_cookies(httpx.Response(200, headers={"Set-Cookie": "session=1"}, request=request))
+    assert not http.cookies
+
+
+def test_a_call_through_tls_inside_a_proxys_tls_can_be_cut_off(sandbox):
+    ours, theirs = socket.socketpair()
+    with Client(connection_to(sandbox)) as client, ours, theirs:
+        client._adapter._connections = [SimpleNamespace(sock=SimpleNamespace(socket=ours))]  # as urllib3 nests them
+        client.abort()
+        assert theirs.recv(1) == b""
 
 
 def test_a_proxy_that_cannot_be_called_is_a_permanent_error(sandbox, monkeypatch):

@@ -52,6 +52,40 @@ def test_what_the_function_returned_arrives_as_it_is_and_airflow_keeps_none_of_i
     assert "sentinel" not in str(kept).lower()
 
 
+def test_rows_that_the_function_is_given_arrive_as_they_are_and_airflow_keeps_none_of_them(
+    sandbox, run_dag, tries_of, dag
+):
+    with dag:
+
+        @task
+        def extract() -> list[dict]:
+            return PEOPLE
+
+        @task.bubblehouse_customers
+        def push(first: list[dict], number: int, second: list[dict], **context) -> list[dict]:
+            assert number == 7
+            assert context["second"] == second if "second" in context else True
+            return [*first, *second]
+
+        push(extract(), 7, second=extract())
+
+        @task.bubblehouse_customers
+        def push_one(one: dict) -> list[dict]:
+            return [one]
+
+        push_one.expand(one=extract())
+    run_dag(dag)
+    assert {state for state, _ in tries_of(dag).values()} == {"success"}
+    assert sorted(map(len, (call.customers for call in sandbox.calls))) == [1, 1, 4]
+    pushed = [customer for call in sandbox.calls for customer in call.customers]
+    assert all(pushed.count(person) == 3 for person in PEOPLE)
+    kept = stored(dag.dag_id, "rendered_task_instance_fields", "rendered_fields")
+    assert "sentinel" not in str(kept).lower()
+    assert "<list>" in str(kept)
+    assert "<dict>" in str(kept)
+    assert "7" in str(kept)
+
+
 def test_the_operators_parameters_are_the_decorators(sandbox, run_dag, tries_of, dag):
     with dag:
 

@@ -239,7 +239,7 @@ def test_more_deletions_than_allowed_are_refused_before_the_first_call(sandbox):
 
 
 def test_a_deletion_with_an_invalid_row_is_refused_whole(sandbox):
-    with pytest.raises(BubblehousePermanentError, match="row 2: deleted is false"):
+    with pytest.raises(BubblehousePermanentError, match="row 2: deleted is there and not true"):
         delete(customers=[{"id": "1"}, {"id": "2", "deleted": False}], max_customers=9)
     assert sandbox.calls == []
 

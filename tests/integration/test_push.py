@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 
 import pytest
+from airflow.exceptions import AirflowTaskTimeout
 
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
@@ -20,6 +21,7 @@ from airflow_provider_bubblehouse.exceptions import (
 )
 from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
 from airflow_provider_bubblehouse.push import pacing, push
+from airflow_provider_bubblehouse.push.rejected import RejectedRows
 
 
 class Store:
@@ -40,11 +42,26 @@ class Store:
         self.values.pop(key, None)
 
 
-class BrokenStore:
+class FullStore(Store):
+    def set(self, key, value):
+        raise ConnectionError("no room")
+
+
+class SilentStore(Store):
     def get(self, key):
         raise ConnectionError("no store")
 
-    set = delete = get
+
+class Breaking:
+    """A source that breaks off after its first chunk."""
+
+    def __init__(self, source, error: BaseException) -> None:
+        self._source, self._error = source, error
+        self.version, self.fingerprint, self.share_read = source.version, source.fingerprint, source.share_read
+
+    def chunks(self):
+        yield next(self._source.chunks())
+        raise self._error
 
 
 @pytest.fixture
@@ -198,7 +215,17 @@ def test_another_source_or_other_settings_start_over(sandbox, store, no_waits, c
     assert update(store, **(options | change))["resumed_at"] == 0
 
 
-def test_another_shop_or_another_operator_starts_over(sandbox, store, no_waits, monkeypatch):
+def test_another_shop_starts_over(sandbox, store, no_waits, monkeypatch):
+    options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    minted = {"key_id": sandbox.key_id, "shared_secret": sandbox.shared_secret}
+    elsewhere = sandbox.connection(login="another-shop", password=None, extra=minted)
+    monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", elsewhere)
+    assert failed(BubblehousePermanentError, store, **options)["resumed_at"] == 0
+
+
+def test_another_operator_starts_over(sandbox, store, no_waits):
     options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
     sandbox.script("ok", "503")
     failed(BubblehouseTransientError, store, **options)
@@ -254,9 +281,23 @@ def test_without_a_store_a_retry_starts_over(sandbox, no_waits):
     assert update(**options)["resumed_at"] == 0
 
 
-def test_a_store_that_fails_costs_the_progress_and_not_the_push(sandbox, caplog):
-    assert update(BrokenStore(), customers=people(3))["accepted"] == 3
-    assert "cannot be read" in caplog.text
+def test_a_store_that_takes_nothing_costs_the_progress_and_not_the_push(sandbox, caplog, monkeypatch):
+    monkeypatch.setattr(push, "_SAVE_EVERY", 0.0)
+    assert update(FullStore(), customers=people(30), batch_size=10)["accepted"] == 30
+    assert caplog.text.count("cannot be kept") == 1
+
+
+def test_where_it_is_not_known_what_was_refused_nothing_is_sent(sandbox):
+    options = {"customers": people(3)}
+    failed(BubblehouseTransientError, SilentStore(), **options)
+    assert sandbox.calls == []
+    assert update(SilentStore(), resume=False, **options)["accepted"] == 3
+
+
+@pytest.mark.parametrize("stored", ['"text"', "[1]", "{}", '{"fingerprint": "a", "progress": {"lanes": 7}}'])
+def test_progress_that_cannot_be_understood_is_not_taken_up(sandbox, store, stored):
+    store.values["bubblehouse_push"] = stored
+    assert update(store, customers=people(3))["resumed_at"] == 0
 
 
 # Rejected and invalid rows
@@ -303,6 +344,35 @@ def test_with_a_store_an_outage_after_a_rejection_is_retried_and_then_fails(sand
     summary = failed(BubblehouseRejectedError, store, **options)
     assert (summary["rejected"], summary["accepted"], summary["unsent"]) == (10, 40, 0)
     assert sent(sandbox).count("1") == 1
+
+
+@pytest.mark.parametrize("keeps", [None, FullStore()], ids=["no store", "a store that takes nothing"])
+@pytest.mark.parametrize("error", [OSError("gone"), AirflowTaskTimeout("late"), KeyboardInterrupt()], ids=repr)
+def test_nothing_that_ends_a_push_after_a_rejection_brings_a_retry_that_would_send_it_again(sandbox, keeps, error):
+    summary = failed_as_it_breaks_off(BubblehouseRejectedError, sandbox, keeps, error)
+    assert summary["rejected"] == 10
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), AirflowTaskTimeout("late")], ids=repr)
+def test_what_breaks_off_goes_on_in_the_next_try_where_the_rejection_is_kept(sandbox, store, error):
+    failed_as_it_breaks_off(type(error), sandbox, store, error)
+    options = {"customers": people(1500), "batch_size": 10, "on_rejected": "continue", "on_invalid": "skip"}
+    last = failed(BubblehouseRejectedError, store, **options)
+    assert (last["rejected"], last["accepted"], last["unsent"]) == (10, 1490, 0)
+    assert sent(sandbox).count("1") == 1
+
+
+def failed_as_it_breaks_off(kind, sandbox, store, error) -> dict | None:
+    sandbox.script("400")
+    context = {} if store is None else {"task_state_store": store}
+    operator = UpdateCustomersOperator(
+        task_id="push", customers=people(1500), batch_size=10, on_rejected="continue", on_invalid="skip"
+    )
+    prepared = operator._prepare(context)
+    prepared.source = Breaking(prepared.source, error)
+    with pytest.raises(kind) as caught:
+        prepared.run()
+    return getattr(caught.value, "summary", None)
 
 
 class TaskInstance:
@@ -378,7 +448,67 @@ def test_a_folder_that_cannot_be_written_fails_the_task_before_the_batch_counts_
         update(customers=people(3), rejected_path=tmp_path / "file")
 
 
+def test_a_batch_behind_one_that_is_not_kept_does_not_count_in_its_place(sandbox, store, tmp_path, monkeypatch):
+    add_rejected = RejectedRows.add_rejected
+
+    def add_late(*args):
+        wait_until(lambda: len(sandbox.calls) == 2 and sandbox.calls[1].status == 200)
+        add_rejected(*args)
+
+    monkeypatch.setattr(RejectedRows, "add_rejected", add_late)
+    (tmp_path / "file").write_text("")
+    options = {"customers": people(20), "batch_size": 10, "on_rejected": "continue"}
+    sandbox.script("400")
+    first = failed(BubblehousePermanentError, store, rejected_path=tmp_path / "file", **options)
+    assert (first["accepted"], first["rejected"], first["unsent"]) == (0, 0, 20)
+    monkeypatch.setattr(RejectedRows, "add_rejected", add_rejected)
+    sandbox.script("400")
+    again = failed(BubblehouseRejectedError, store, rejected_path=tmp_path / "out", **options)
+    assert (again["accepted"], again["rejected"]) == (10, 10)
+    assert [line["row"] for line in lines_of(tmp_path / "out")] == list(range(1, 11))
+
+
+def test_a_store_with_errors_of_its_own_fails_the_task_without_a_retry(sandbox, tmp_path, monkeypatch):
+    class HttpError(Exception):
+        pass
+
+    def makedirs(*_args, **_kwargs):
+        raise HttpError
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.makedirs", makedirs)
+    sandbox.script("400")
+    with pytest.raises(BubblehousePermanentError, match=r"cannot be written \(HttpError\)"):
+        update(customers=people(3), rejected_path=tmp_path)
+
+
+def test_an_invalid_row_is_kept_whatever_it_holds(sandbox, tmp_path):
+    class Untold:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    rows = [
+        {"first_name": "x", "extras": {"a": float("nan"), "b": [float("inf")], None: b"x", ("a", 1): 2}},
+        {"id": "1", "first_name": Untold()},
+        {"id": 10**5000},
+        [{"id": "1"}],
+    ]
+    with pytest.raises(BubblehousePermanentError, match="Rows to mend first: 4 of 4"):
+        update(customers=rows, rejected_path=tmp_path / "out")
+    first, *others, last = lines_of(tmp_path / "out")
+    assert first["customer"] == {"first_name": "x", "extras": {"a": "nan", "b": ["inf"], "None": "b'x'", "('a', 1)": 2}}
+    assert [line["customer"] for line in others] == [None, None]
+    assert last["customer"] == [{"id": "1"}]
+    with pytest.raises(BubblehousePermanentError, match="Rows to mend first: 4 of 4"):
+        update(path=f"{tmp_path}/out/*.jsonl", file_format="rejected")
+
+
 # Pace
+
+
+def test_without_rate_limit_wait_no_wait_of_another_lane_hides_a_limit():
+    pacer = pacing.Pacer(rate_limit_wait=0, stop=threading.Event())
+    pacer.hold(60)
+    assert not pacer.wait_for_limit(BubblehouseRateLimitError("Over."), before=0)
 
 
 def test_max_calls_per_second_is_one_limit_for_all_lanes(sandbox, monkeypatch):
@@ -456,6 +586,14 @@ def test_told_to_stop_it_ends_soon_in_a_wait_and_in_a_slow_answer_with_its_progr
     assert sum(call.rows for call in sandbox.calls) == 200 - summary["resumed_at"]
 
 
+def test_told_to_stop_before_there_is_a_push_it_makes_no_call(sandbox):
+    operator = UpdateCustomersOperator(task_id="push", customers=people(3))
+    operator.on_kill()
+    with pytest.raises(BubblehouseTransientError, match="told to stop"):
+        operator.execute({})
+    assert sandbox.calls == []
+
+
 def test_told_to_stop_while_it_validates_it_ends_before_any_call(sandbox, tmp_path):
     operator = UpdateCustomersOperator(task_id="push", path=write_lines(tmp_path / "a.jsonl", people(5000)))
     prepared = operator._prepare({})
@@ -530,6 +668,10 @@ def test_a_refused_batch_is_told_by_file_and_rows_and_no_value_is_shown(sandbox,
     failed(BubblehouseRejectedError, path=f"{tmp_path}/*.jsonl", batch_size=20)
     assert f"from {tmp_path}/b.jsonl, row 6 to {tmp_path}/b.jsonl, row 15" in caplog.text
     assert "sentinel" not in caplog.text
+
+
+def test_calls_that_are_never_made_are_not_counted(sandbox):
+    assert failed(BubblehousePermanentError, customers=people(3), debug=True)["calls"] == 0
 
 
 # All of it together

@@ -77,7 +77,7 @@ def test_a_transient_error_is_tried_again_until_it_goes_through():
 
 @pytest.mark.parametrize("kind", [BubblehousePermanentError, BubblehouseRejectedError, BubblehouseRateLimitError])
 def test_a_permanent_error_is_never_tried_again(kind):
-    line = Line(transient(), kind("No."))
+    line = Line(transient(), kind("No.", status=400))
     with pytest.raises(kind) as caught:
         line.run()
     assert (line.calls, caught.value.attempts) == (2, 2)

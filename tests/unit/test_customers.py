@@ -197,7 +197,15 @@ def test_a_deletion_sends_the_identity_only(record, sent):
     assert BERLIN.normalise_deletion(record) == sent
 
 
-@pytest.mark.parametrize("record", [{"id": "1", "deleted": False}, {"first_name": "Jane"}, None])
+@pytest.mark.parametrize(
+    "record",
+    [*({"id": "1", "deleted": no} for no in (False, "false", "true", 0, 1, [])), {"first_name": "Jane"}, None],
+)
 def test_a_deletion_of_nobody_or_of_one_not_to_be_deleted_is_a_fault(record):
     with pytest.raises(InvalidCustomerError):
         BERLIN.normalise_deletion(record)
+
+
+def test_a_number_of_more_digits_than_python_writes_out_is_no_id():
+    with pytest.raises(InvalidCustomerError, match="id must be text or a whole number of at most 100 digits"):
+        CustomerNormaliser().normalise({"id": 10**5000})

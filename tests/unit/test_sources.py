@@ -72,6 +72,36 @@ def test_parquet_gives_its_rows(tmp_path):
     assert rows(source(tmp_path / "a.parquet")) == ROWS
 
 
+@pytest.mark.parametrize("path", ["bucket/a.csv", "bucket/*.csv", "bucket/**/a.csv"])
+def test_a_store_that_does_not_answer_is_not_taken_for_an_empty_one(path):
+    class Outage(fsspec.AbstractFileSystem):
+        cachable = False
+
+        def ls(self, path, detail=True, **_kwargs):
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        FileSource(Outage(), path)
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    def ls(self, path, detail=False, **_kwargs):
+        raise PermissionError
+
+    monkeypatch.setattr(type(LOCAL), "ls", ls)
+    with pytest.raises(PermissionError):
+        source(tmp_path / "*.csv")
+
+
+def test_parquet_with_a_broken_page_is_refused_by_name(tmp_path):
+    pq.write_table(pa.Table.from_pylist(ROWS * 5000), tmp_path / "a.parquet")
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    content[4:40] = bytes(36)
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(BubblehousePermanentError, match=r"a\.parquet, after row 0: this is no whole Parquet file"):
+        rows(source(tmp_path / "a.parquet"))
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet", "a.jsonl.gz"])
 def test_a_file_without_bytes_has_no_rows(tmp_path, name):
     assert rows(source(written(tmp_path, name, b""))) == []
