@@ -84,7 +84,8 @@ def on_transient_failure(callback: Callback | Sequence[Callback]) -> Callback:
     """
     Call a callback only for a failure that a retry can help: a 5xx, a network error, or a process that was killed.
 
-    All else is as with ``on_permanent_failure``.
+    Where Airflow tells no exception, which is so for a killed process, this one is called. Airflow 3.0 tells its
+    callbacks none at all, so that there it is called for every failure. All else is as with ``on_permanent_failure``.
 
     :param callback: a function of the context, a notifier, or a list of such.
     """
@@ -145,5 +146,5 @@ def _will_retry(context: Any, *, retryable: bool) -> bool:
 def _message(context: Any, error: BubblehouseError | None, *, will_retry: bool) -> str:
     task_instance = context.get("ti")
     task = f"Task {task_instance.task_id} of DAG {task_instance.dag_id}" if task_instance is not None else "A task"
-    said = str(error) if error else "its process ended without an error, as one does that is killed."
+    said = str(error) if error else "Airflow tells no error, as of a process that was killed."
     return f"{task} failed {'and will be retried' if will_retry else 'and will not be retried'}: {said}"

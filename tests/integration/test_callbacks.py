@@ -13,6 +13,7 @@ import requests
 from airflow.providers.common.compat.sdk import DAG, AirflowException, BaseNotifier, task
 from airflow.providers.http.operators.http import HttpOperator
 from airflow.providers.http.sensors.http import HttpSensor
+from versions import tells_callbacks
 
 from airflow_provider_bubblehouse.callbacks import check_response, on_permanent_failure, on_transient_failure
 from airflow_provider_bubblehouse.exceptions import (
@@ -56,6 +57,7 @@ def dag(calls) -> DAG:
     )
 
 
+@tells_callbacks
 def test_a_refused_batch_is_told_once_with_its_counts_and_without_its_rows(sandbox, run_dag, dag, calls):
     sandbox.script("ok", f"400:bad_customers,message={SENTINEL}")
     rows = [{"email": f"{number}-{SENTINEL}"} for number in range(5)]
@@ -70,6 +72,7 @@ def test_a_refused_batch_is_told_once_with_its_counts_and_without_its_rows(sandb
     assert "sentinel" not in str(told)
 
 
+@tells_callbacks
 def test_an_outage_is_told_on_every_try_and_whether_another_follows(sandbox, run_dag, dag, calls, no_waits):
     sandbox.rates({"503": 1.0})
     UpdateCustomersOperator(task_id="push", customers=[{"id": "1"}], max_attempts=2, dag=dag)
@@ -82,6 +85,7 @@ def test_an_outage_is_told_on_every_try_and_whether_another_follows(sandbox, run
     assert "failed and will be retried: " in calls[0][1]["message"]
 
 
+@tells_callbacks
 @pytest.mark.parametrize(("fault", "kind"), [("422", PERMANENT), ("502", TRANSIENT), ("reset", TRANSIENT)])
 def test_the_error_that_another_hook_put_in_its_place_is_found(sandbox, run_dag, dag, calls, monkeypatch, fault, kind):
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", sandbox.connection(conn_type="http", login=None, password=None))
@@ -94,6 +98,7 @@ def test_the_error_that_another_hook_put_in_its_place_is_found(sandbox, run_dag,
     assert "UpdateCustomers3" in calls[0][1]["message"]
 
 
+@tells_callbacks
 def test_an_error_that_says_nothing_of_a_call_is_told_to_neither(run_dag, dag, calls):
     with dag:
 
@@ -164,6 +169,7 @@ class Notifier(BaseNotifier):
         self.sent.append(self.text)
 
 
+@tells_callbacks
 def test_a_notifier_that_tasks_share_renders_what_each_of_them_is_told(sandbox, run_dag, dag):
     Notifier.sent.clear()
     notifier = Notifier("{{ ti.task_id }}: {{ bubblehouse.status }} {{ bubblehouse.summary.rejected }}")

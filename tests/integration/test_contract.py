@@ -20,6 +20,7 @@ import requests
 from airflow.providers.common.compat.sdk import DAG, task
 from airflow.providers.http.operators.http import HttpOperator
 from airflow.providers.http.sensors.http import HttpSensor
+from versions import AIRFLOW
 
 from airflow_provider_bubblehouse.callbacks import check_response
 from airflow_provider_bubblehouse.exceptions import (
@@ -175,6 +176,10 @@ NOTHING_RAISED = {
 FIRST_LOOKS = {"customer_deferred": [NOT_YET]}
 
 
+# Each task costs Airflow 3.0 a second and a half, so that it gets a sample.
+ROWS = ["200", "400", "503"] if AIRFLOW == (3, 0) else list(TABLE)
+
+
 def expected_of(door: str, row: str) -> tuple[str, int, int, list[type]]:
     """Return a task's final state, its tries, the calls that arrived, and the class of the error of each try."""
     kind = None if row in NOTHING_RAISED.get(door, []) else TABLE[row][1]
@@ -184,6 +189,8 @@ def expected_of(door: str, row: str) -> tuple[str, int, int, list[type]]:
         state, tries, errors = "failed", TRIES, [kind] * TRIES
     else:
         state, tries, errors = "failed", 1, [kind]
+    if AIRFLOW == (3, 0):  # which tells callbacks no exception
+        errors = []
     return state, tries, tries * (1 + len(FIRST_LOOKS.get(door, []))), errors
 
 
@@ -193,7 +200,7 @@ def sandboxes():
         yield {door: stack.enter_context(Sandbox()) for door in DOORS}
 
 
-@pytest.mark.parametrize("row", TABLE)
+@pytest.mark.parametrize("row", ROWS)
 def test_a_task_ends_as_the_table_says_whichever_door_it_uses(sandboxes, run_dag, tries_of, monkeypatch, row):
     fault, _ = TABLE[row]
     errors = {door: [] for door in DOORS}

@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
     task,
 )
+from versions import AIRFLOW, tells_callbacks
 
 from airflow_provider_bubblehouse.exceptions import (
     BubblehouseError,
@@ -33,6 +34,8 @@ from airflow_provider_bubblehouse.sensors.bubblehouse import BubblehouseCustomer
 NUMBER = itertools.count()
 NOT_YET = "404:no_customers_match_customer_identity"
 MODES = {"poke": {"mode": "poke"}, "reschedule": {"mode": "reschedule"}, "deferred": {"deferrable": True}}
+# Airflow 3.0's dag.test() counts a try for each look of a task in reschedule mode.
+MODES_OF_ONE_TRY = [mode for mode in MODES if mode != "reschedule" or AIRFLOW != (3, 0)]
 SENTINEL = "sentinel@example.com"
 
 
@@ -84,7 +87,7 @@ def outcome(sensor) -> type | None:
     return None
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", MODES_OF_ONE_TRY)
 def test_a_customer_is_waited_for_within_one_try(sandbox, run_dag, tries_of, dag, mode):
     BubblehouseHook().update_customers([{"id": "1", "first_name": "Ada"}])
     sandbox.script(f"{NOT_YET},for=CustomerDetails1", f"{NOT_YET},for=CustomerDetails1")
@@ -94,7 +97,7 @@ def test_a_customer_is_waited_for_within_one_try(sandbox, run_dag, tries_of, dag
     assert len(sandbox.calls_of("CustomerDetails1")) == 3
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", MODES_OF_ONE_TRY)
 def test_an_outage_is_waited_for_where_that_is_asked_and_a_refusal_is_not(sandbox, run_dag, tries_of, dag, mode):
     sandbox.script("503", "reset", "cut", "401")
     status_sensor(dag=dag, on_unavailable="wait", **MODES[mode])
@@ -211,6 +214,7 @@ def test_what_the_answer_said_comes_through_the_event(sandbox):
         run(customer_sensor(deferrable=True))
 
 
+@tells_callbacks
 def test_the_last_try_says_how_to_have_more(sandbox, run_dag, dag):
     said = []
     dag.default_args.update(retries=0, on_failure_callback=lambda context: said.append(str(context["exception"])))
