@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from dataclasses import dataclass
+from itertools import repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _CUSTOMERS = msgspec.json.Decoder(Customer2)
 _ANYTHING = msgspec.json.Decoder()
 _ENCODER = msgspec.json.Encoder()
+_LONGEST_ESCAPE = len("\\u0000")  # bytes that one character becomes in JSON at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,17 @@ class PlainRows:
     Rows that can be sent as they stand.
 
     :param identities: of each the id, or else the email.
-    :param encoded: each as JSON.
+    :param longest: bytes that none of them exceeds as JSON.
+    :param encode: returns each as JSON.
     """
 
     identities: Sequence[str]
-    encoded: list[bytes]
+    longest: int
+    encode: Callable[[], list[bytes]]
+
+
+def _encoded(identities: Sequence[str], lines: list[bytes]) -> PlainRows:
+    return PlainRows(identities, max(map(len, lines), default=0), lambda: lines)
 
 
 class Chunk(Protocol):
@@ -87,7 +95,7 @@ class Records:
         customers = msgspec.convert(self.rows, list[Customer2OfObjects])
         write_out_ids(customers)
         check_plain_times(times_of(customers))
-        return PlainRows(identities_of(customers), _encode_lines(customers))
+        return _encoded(identities_of(customers), _encode_lines(customers))
 
     def records(self) -> Iterable[object]:
         return self.rows
@@ -116,7 +124,7 @@ class JsonLines:
         check_plain_times(times_of(customers))
         if write_out_ids(customers):
             lines = _encode_lines(customers)
-        return PlainRows(identities_of(customers), lines)
+        return _encoded(identities_of(customers), lines)
 
     def records(self) -> Iterable[object]:
         return map(_parse_line, self._lines())
@@ -153,13 +161,45 @@ def _parse_line(line: bytes) -> object:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class CsvLines:
     """
-    Rows as cells of text, as a CSV has them.
+    Rows as text, one line of a CSV each.
 
     :param file: the file's name.
     :param layout: what the cells are.
-    :param rows: the cells of each row.
+    :param lines: the rows, at least one, of which none is empty or has a quote.
+    """
+
+    file: str
+    layout: Layout
+    lines: list[str]
+
+    def plain_rows(self) -> PlainRows:
+        if not self.layout.columns_only:
+            return Records(self.file, list(self.records())).plain_rows()
+        width = self.layout.width
+        if {*map(str.count, self.lines, repeat(","))} != {width - 1}:
+            raise ValueError
+        cells = ",".join(self.lines).split(",")
+        columns = [cells[place::width] for place in range(width)]
+        return PlainRows(
+            self.layout.identities(columns),
+            self.layout.longest(max(map(len, self.lines))),
+            lambda: self.layout.encode(columns),
+        )
+
+    def records(self) -> Iterable[object]:
+        return (self.layout.record(line.split(",")) for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """
+    Rows as cells of text, as a CSV with quotes has them.
+
+    :param file: the file's name.
+    :param layout: what the cells are.
+    :param rows: the cells of each row, of which there is one at least.
     """
 
     file: str
@@ -167,9 +207,12 @@ class Table:
     rows: list[list[str]]
 
     def plain_rows(self) -> PlainRows:
-        if self.layout.columns_only:
-            return self.layout.plain_rows(self.rows)
-        return Records(self.file, list(self.records())).plain_rows()
+        if not self.layout.columns_only:
+            return Records(self.file, list(self.records())).plain_rows()
+        if set(map(len, self.rows)) != {self.layout.width}:
+            raise ValueError
+        columns = list(zip(*self.rows, strict=True))
+        return _encoded(self.layout.identities(columns), self.layout.encode(columns))
 
     def records(self) -> Iterable[object]:
         return map(self.layout.record, self.rows)
@@ -197,7 +240,7 @@ class Layout:
     """
 
     def __init__(self, cells: Sequence[Cell], *, width: int) -> None:
-        self._width = width
+        self.width = width
         self._text = [(cell.place, cell.path[0]) for cell in cells if _is_text(cell.path)]
         self._nested: dict[str, list[tuple[int, str]]] = {}
         for cell in cells:
@@ -205,6 +248,7 @@ class Layout:
                 self._nested.setdefault(cell.path[0], []).append((cell.place, cell.path[1]))
         self._others = [cell for cell in cells if len(cell.path) != 2 and not _is_text(cell.path)]
         self._places = {name: place for place, name in self._text}
+        self._names_size = sum(len(name) * _LONGEST_ESCAPE + len('"":{"":"",') for cell in cells for name in cell.path)
         # Whether a row is nothing but text in known fields, and text in ``extras``.
         self.columns_only = (
             not self._others and set(self._nested) <= {"extras"} and self._places.keys() <= _PLAIN_FIELDS
@@ -215,17 +259,14 @@ class Layout:
         except ValueError:  # a name that JSON would have to escape
             self.columns_only = False
 
-    def plain_rows(self, rows: list[list[str]]) -> PlainRows:
+    def identities(self, columns: Sequence[Sequence[str]]) -> list[str]:
         """
-        Return rows that can be sent as they stand, column by column.
+        Return the identity of each row, where all rows can be sent as they stand; for ``columns_only`` layouts.
 
-        :param rows: the cells of each row.
+        :param columns: the cells of each column.
         :raises ValueError: if one cannot.
         """
-        if set(map(len, rows)) != {self._width}:
-            raise ValueError
-        columns = list(zip(*rows, strict=True))
-        blank: Sequence[str] = ("",) * len(rows)
+        blank: Sequence[str] = ("",) * len(columns[0])
         identifiers, emails = (
             columns[self._places[name]] if name in self._places else blank for name in ("id", "email")
         )
@@ -233,6 +274,18 @@ class Layout:
         for name, check in _COLUMN_CHECKS.items():
             if name in self._places:
                 check(list(filter(None, columns[self._places[name]])))
+        return plain_identities(identities)
+
+    def longest(self, characters: int) -> int:
+        """Return the bytes that a row whose cells have so many characters does not exceed as JSON."""
+        return self._names_size + characters * _LONGEST_ESCAPE
+
+    def encode(self, columns: Sequence[Sequence[str]]) -> list[bytes]:
+        """
+        Return each row as JSON, without its empty cells.
+
+        :param columns: the cells of each column, as ``identities`` has found them good.
+        """
         values: list[Sequence[Any]] = [columns[place] for place, _ in self._text]
         for parent, inner in self._nested.items():
             fields = [columns[place] for place, _ in inner]
@@ -240,7 +293,7 @@ class Layout:
             if all("" in field for field in fields):
                 objects = [one if any(cells) else "" for one, *cells in zip(objects, *fields, strict=True)]
             values.append(objects)
-        return PlainRows(plain_identities(identities), _encode_lines(list(map(self._row, *values))))
+        return _encode_lines(list(map(self._row, *values)))
 
     def record(self, values: list[str]) -> object:
         """
@@ -248,8 +301,8 @@ class Layout:
 
         :param values: its cells.
         """
-        if len(values) != self._width:
-            reason = f"the row has {len(values)} cells where the header has {self._width}"
+        if len(values) != self.width:
+            reason = f"the row has {len(values)} cells where the header has {self.width}"
             return InvalidCustomerError(reason, record=values)
         made: dict[str, Any] = {name: text for place, name in self._text if (text := values[place])}
         for parent, inner in self._nested.items():

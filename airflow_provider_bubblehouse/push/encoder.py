@@ -33,27 +33,27 @@ class InvalidRow:
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedChunk:
+class CheckedChunk:
     """
     A chunk of rows, sorted into good and bad.
 
     :param count: how many rows there were.
     :param numbers: the number in the source of each good one.
-    :param customers: each of them as JSON.
-    :param identities: what tells each customer from others: its id, or else its email.
+    :param identities: what tells each of these customers from others: its id, or else its email.
+    :param encode: returns each of them as JSON, which a pass that only validates does without.
     :param invalid: the others.
     """
 
     count: int
     numbers: Sequence[int]
-    customers: list[bytes]
     identities: Sequence[str]
+    encode: Callable[[], list[bytes]]
     invalid: list[InvalidRow]
 
 
 class CustomerEncoder:
     """
-    Encodes chunks of rows.
+    Checks and encodes chunks of rows.
 
     :param normalise: turns a record into the customer to send, or raises ``InvalidCustomerError``.
     :param plain_pass: whether a customer that needs no change is sent without ``normalise``, which is ten times as
@@ -67,29 +67,29 @@ class CustomerEncoder:
         self._plain_pass = plain_pass
         self._largest = largest
 
-    def encode(self, chunk: Chunk, first_number: int) -> EncodedChunk:
+    def check(self, chunk: Chunk, first_number: int) -> CheckedChunk:
         """
-        Encode one chunk.
+        Check one chunk, whose customers can then be encoded.
 
         :param chunk: the rows.
         :param first_number: the number of the first one in the source.
         """
-        return (self._encode_plain(chunk, first_number) if self._plain_pass else None) or self._encode_each(
+        return (self._check_plain(chunk, first_number) if self._plain_pass else None) or self._check_each(
             chunk, first_number
         )
 
-    def _encode_plain(self, chunk: Chunk, first_number: int) -> EncodedChunk | None:
-        """Encode a chunk in one go; None where any row of it needs a closer look."""
+    def _check_plain(self, chunk: Chunk, first_number: int) -> CheckedChunk | None:
+        """Check a chunk in one go; None where any row of it needs a closer look."""
         try:
             rows = chunk.plain_rows()
         except (ValueError, TypeError, RecursionError):  # all that msgspec raises of what it cannot decode or encode
             return None
-        count = len(rows.encoded)
-        if count and max(map(len, rows.encoded)) > self._largest:
+        if rows.longest > self._largest:
             return None
-        return EncodedChunk(count, range(first_number, first_number + count), rows.encoded, rows.identities, [])
+        count = len(rows.identities)
+        return CheckedChunk(count, range(first_number, first_number + count), rows.identities, rows.encode, [])
 
-    def _encode_each(self, chunk: Chunk, first_number: int) -> EncodedChunk:
+    def _check_each(self, chunk: Chunk, first_number: int) -> CheckedChunk:
         numbers: list[int] = []
         customers: list[bytes] = []
         identities: list[str] = []
@@ -107,4 +107,4 @@ class CustomerEncoder:
                 numbers.append(number)
                 customers.append(encoded)
                 identities.append(identity_of(customer))
-        return EncodedChunk(number - first_number + 1, numbers, customers, identities, invalid)
+        return CheckedChunk(number - first_number + 1, numbers, identities, lambda: customers, invalid)

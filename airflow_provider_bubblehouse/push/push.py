@@ -25,7 +25,7 @@ from airflow_provider_bubblehouse.exceptions import (
 from airflow_provider_bubblehouse.push.attempts import Attempts
 from airflow_provider_bubblehouse.push.batches import Batch, Batcher, largest_customer
 from airflow_provider_bubblehouse.push.checkpoint import Checkpoint, Lane, Progress, StateStore
-from airflow_provider_bubblehouse.push.encoder import CustomerEncoder, EncodedChunk, InvalidRow
+from airflow_provider_bubblehouse.push.encoder import CheckedChunk, CustomerEncoder, InvalidRow
 from airflow_provider_bubblehouse.push.lanes import CallMade, Event, Lanes, Settled, Stop, lane_of
 from airflow_provider_bubblehouse.push.pacing import Pacer, StoppedError
 from airflow_provider_bubblehouse.push.summary import InvalidRows, Places, Summary
@@ -192,8 +192,8 @@ class Push:
                 f"{self.summary.progress.read} are invalid, and nothing was sent. {self.invalid_rows}."
             )
 
-    def _chunks(self, on_invalid: Callable[[Sequence[InvalidRow]], None]) -> Iterator[EncodedChunk]:
-        """Read the source once, and yield its rows encoded."""
+    def _chunks(self, on_invalid: Callable[[Sequence[InvalidRow]], None]) -> Iterator[CheckedChunk]:
+        """Read the source once, and yield its rows checked."""
         progress, places = self.summary.progress, Places()
         encoder = CustomerEncoder(
             self.normalise, plain_pass=self.plain_pass, largest=largest_customer(self.max_batch_bytes)
@@ -202,14 +202,14 @@ class Push:
         read = invalid = 0
         for chunk in self.source.chunks():
             places.begin(chunk.file, read + 1)
-            encoded = encoder.encode(chunk, read + 1)
-            read += encoded.count
-            invalid += len(encoded.invalid)
+            checked = encoder.check(chunk, read + 1)
+            read += checked.count
+            invalid += len(checked.invalid)
             # Of a pass that goes over rows again these are less than before, until it is beyond them.
             progress.read, progress.invalid = max(progress.read, read), max(progress.invalid, invalid)
-            if encoded.invalid:
-                on_invalid(encoded.invalid)
-            yield encoded
+            if checked.invalid:
+                on_invalid(checked.invalid)
+            yield checked
             self._attend(0)
         if read < progress.read:
             raise _changed_error()
@@ -243,12 +243,12 @@ class Push:
             for batch in batcher.rest():
                 yield lane, batch
 
-    def _deal(self, chunk: EncodedChunk) -> Iterable[tuple[Sequence[int], Sequence[bytes]]]:
+    def _deal(self, chunk: CheckedChunk) -> Iterable[tuple[Sequence[int], Sequence[bytes]]]:
         """Return the rows of each lane."""
         if self.in_flight == 1:
-            return [(chunk.numbers, chunk.customers)]
+            return [(chunk.numbers, chunk.encode())]
         hands: list[tuple[list[int], list[bytes]]] = [([], []) for _ in range(self.in_flight)]
-        for number, customer, identity in zip(chunk.numbers, chunk.customers, chunk.identities, strict=True):
+        for number, customer, identity in zip(chunk.numbers, chunk.encode(), chunk.identities, strict=True):
             numbers, customers = hands[lane_of(identity, self.in_flight)]
             numbers.append(number)
             customers.append(customer)

@@ -17,14 +17,14 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import msgspec
 
 from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
-from airflow_provider_bubblehouse.push.chunks import Cell, JsonLines, Layout, Records, Table, put
+from airflow_provider_bubblehouse.push.chunks import Cell, CsvLines, JsonLines, Layout, Records, Table, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -347,43 +347,74 @@ class _JsonScanner:
         return bool(more)
 
 
-def _read_csv(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, ...]] | None) -> Iterator[Table]:
-    # Bytes that are no UTF-8 become lone surrogates, so that encoding the customer finds the field they stand in.
-    texts = (block.decode(errors="surrogateescape") for block in _whole_lines(name, stream, ends=b"\r\n"))
-    # Blocks of text, for a text stream asks its file at each line whether that is closed.
-    lines = chain.from_iterable(io.StringIO(text, newline="") for text in texts)
-    rows = filter(None, csv.reader(lines, strict=True))
-    read = 0
+def _read_csv(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, ...]] | None) -> Iterator[CsvLines | Table]:
+    read, rest = 0, ""
+    layout: Layout | None = None
+    for block in _whole_lines(name, stream, ends=b"\r\n"):
+        if layout is not None and not rest and (lines := _lines_without_quotes(block)) is not None:
+            read += len(lines)
+            if lines:
+                yield CsvLines(name, layout, lines)
+            continue
+        # Bytes that are no UTF-8 become lone surrogates, so that encoding the customer finds the field they stand in.
+        rows, rest, fault = _csv_rows(rest + block.decode(errors="surrogateescape"))
+        if layout is None and rows:
+            layout = _layout(name, rows.pop(0), columns)
+        if layout is not None and rows:
+            read += len(rows)
+            yield Table(name, layout, rows)
+        if fault:
+            raise _broken_csv_error(name, read, fault)
+    if rest:
+        raise _broken_csv_error(name, read, _WITHIN_QUOTES)
+
+
+_WITHIN_QUOTES = "unexpected end of data"  # the csv module's words, which has no class for it
+
+
+def _lines_without_quotes(block: bytes) -> list[str] | None:
+    """Return the lines of a block that need no more than to be split at their commas, ten times as quick."""
+    if b'"' in block:
+        return None
     try:
-        header = next(rows, None)
-        if header is None:
-            return
-        if columns is None:
-            columns = {column: (column,) for column in header}
-        _check_columns(name, header, columns)
-        cells = [Cell(place, columns[column]) for place, column in enumerate(header) if column in columns]
-        layout = Layout(cells, width=len(header))
-        for some in _csv_chunks(rows):
-            read += len(some)
-            yield Table(name, layout, some)
+        text = block.decode()
+    except UnicodeDecodeError:
+        return None
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
+    return list(filter(None, lines)) if "" in lines else lines
+
+
+def _csv_rows(text: str) -> tuple[list[list[str]], str, str]:
+    """Return the rows of a text, the rest of it where it ends within quotes, and what the fault is if there is one."""
+    lines = list(io.StringIO(text, newline=""))
+    reader = csv.reader(lines, strict=True)
+    rows: list[list[str]] = []
+    whole = 0
+    try:
+        for row in reader:
+            whole = reader.line_num
+            if row:
+                rows.append(row)
     except csv.Error as error:
-        raise BubblehousePermanentError(
-            f"{name}, after row {read}: the CSV is broken here, so the rows after it cannot be read ({error})."
-        ) from None
+        if str(error) != _WITHIN_QUOTES:
+            return rows, "", str(error)
+    return rows, "".join(lines[whole:]), ""
 
 
-def _csv_chunks(rows: Iterator[list[str]]) -> Iterator[list[list[str]]]:
-    while True:
-        some: list[list[str]] = []
-        try:
-            some.extend(islice(rows, _CHUNK_ROWS))  # not list(…), which would drop what stands before a fault
-        except csv.Error:
-            if some:
-                yield some
-            raise
-        if not some:
-            return
-        yield some
+def _layout(name: str, header: list[str], columns: Mapping[str, tuple[str, ...]] | None) -> Layout:
+    if columns is None:
+        columns = {column: (column,) for column in header}
+    _check_columns(name, header, columns)
+    cells = [Cell(place, columns[column]) for place, column in enumerate(header) if column in columns]
+    return Layout(cells, width=len(header))
+
+
+def _broken_csv_error(name: str, read: int, fault: str) -> BubblehousePermanentError:
+    return BubblehousePermanentError(
+        f"{name}, after row {read}: the CSV is broken here, so the rows after it cannot be read ({fault})."
+    )
 
 
 def _check_columns(name: str, header: Sequence[str], columns: Mapping[str, tuple[str, ...]]) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
+from contextlib import nullcontext
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
@@ -220,7 +225,7 @@ def test_a_broken_row_is_a_fault_of_its_own_and_the_next_one_is_read(tmp_path, n
     [
         ("a.csv", b'id,first_name\n1,"Jane\n2,Joe\n', "after row 0: the CSV is broken"),
         ("a.csv", b'id,first_name\n1,Joe\n2,"Jane"x\n', "after row 1: the CSV is broken"),
-        ("a.csv", b"id,first_name\n1," + b"x" * 200_000 + b"\n", "after row 0: the CSV is broken"),
+        ("a.csv", b'id,first_name\n1,"' + b"x" * 200_000 + b'"\n', "after row 0: the CSV is broken"),
         ("a.csv", b"Jane,Doe\n1,2\n", "no column for id or email"),
         ("a.csv", b"id,email,id\n1,2,3\n", "same name in column 3"),
         ("a.csv", b"id,,x\n1,2,3\n", "column 2 has no name"),
@@ -320,3 +325,22 @@ def test_other_stores_are_read_as_the_local_one():
     remote = FileSource(memory, "/bucket/*.csv.gz")
     assert rows(remote) == ROWS
     assert remote.version() == remote.version()
+
+
+@given(st.lists(st.sampled_from(["a", ",", ",", '"', '""', "\n", "\n", "\r\n", "\r", " ", "é", "x\ny", '","', '"\n'])))
+def test_a_csv_gives_the_same_rows_as_pythons_reader_wherever_a_block_ends(tmp_path_factory, pieces):
+    text = "id,email,phone\n" + "".join(pieces)
+    expected: list[list[str]] = []
+    fault = False
+    try:
+        expected.extend(filter(None, csv.reader(io.StringIO(text, newline=""), strict=True)))
+    except csv.Error:
+        fault = True
+    path = written(tmp_path_factory.mktemp("csv"), "a.csv", text.encode())
+    seen: list[list[str]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("airflow_provider_bubblehouse.push.sources._BLOCK_BYTES", 16)
+        patch.setattr("airflow_provider_bubblehouse.push.chunks.Layout.record", lambda _layout, values: values)
+        with nullcontext() if not fault else pytest.raises(BubblehousePermanentError, match="broken here"):
+            seen.extend(rows(source(path)))
+    assert fault or seen == expected[1:]
