@@ -39,6 +39,8 @@ class MemoryStore:
 
 def operator(path: str, port: int, **options: Any) -> int:
     """Push with ``UpdateCustomersOperator.execute``: validation, progress and checkpoints on."""
+    import airflow_provider_bubblehouse.api.client
+    import airflow_provider_bubblehouse.push.push  # noqa: F401  what the others have imported by then, too
     from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
     os.environ["AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT"] = json.dumps(

@@ -46,21 +46,27 @@ class BearerAuth(AuthBase):
 
 
 class _Adapter(HTTPAdapter):
-    """An adapter that can cut off the call that is under way, which closing it does not do."""
+    """An adapter for one server that can cut off the call that is under way, which closing it does not do."""
 
     def __init__(self) -> None:
         self._connections: list[Any] = []
+        self._pool: Any = None
         super().__init__(pool_connections=1, pool_maxsize=1)
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        pool.ConnectionCls = partial(self._connect, type(pool).ConnectionCls)
-        return pool
+        if self._pool is None:  # to look it up takes a tenth of a call's time, for it is looked up by all there is
+            self._pool = super().get_connection_with_tls_context(*args, **kwargs)
+            self._pool.ConnectionCls = partial(self._connect, type(self._pool).ConnectionCls)
+        return self._pool
 
     def _connect(self, kind: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         connection = kind(*args, **kwargs)
         self._connections = [connection]  # a client makes one call at a time, so the newest is the one in use
         return connection
+
+    def close(self) -> None:
+        self._pool = None
+        super().close()
 
     def abort(self) -> None:
         for connection in self._connections:

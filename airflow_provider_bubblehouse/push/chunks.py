@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -28,9 +30,9 @@ from airflow_provider_bubblehouse.api.customers import (
     InvalidCustomerError,
     check_plain_times,
     identities_of,
+    narrowed,
     plain_identities,
     times_of,
-    write_out_ids,
 )
 
 if TYPE_CHECKING:
@@ -93,9 +95,9 @@ class Records:
 
     def plain_rows(self) -> PlainRows:
         customers = msgspec.convert(self.rows, list[Customer2OfObjects])
-        write_out_ids(customers)
+        identities, _ = identities_of(customers)
         check_plain_times(times_of(customers))
-        return _encoded(identities_of(customers), _encode_lines(customers))
+        return _encoded(identities, _encode_lines(customers))
 
     def records(self) -> Iterable[object]:
         return self.rows
@@ -108,23 +110,34 @@ class JsonLines:
 
     :param file: the file's name.
     :param text: whole lines.
+    :param fields: the fields that its rows are likely to have, None for any.
     """
 
     file: str
     text: bytes
+    fields: frozenset[str] | None = None
 
     def plain_rows(self) -> PlainRows:
-        customers = _CUSTOMERS.decode_lines(self.text)
-        lines = self.text.removesuffix(b"\n").split(b"\n")
-        # The decoder goes by JSON's ends, not by the lines': one object a line is seen from where the lines break.
-        if not _hold_one_object_each(lines, len(customers)):
-            lines = list(self._lines())
-            if not _hold_one_object_each(lines, len(customers)):
-                raise ValueError
+        customers = self._decode()
+        lines = self._lines_of(len(customers))
         check_plain_times(times_of(customers))
-        if write_out_ids(customers):
-            lines = _encode_lines(customers)
-        return _encoded(identities_of(customers), lines)
+        identities, changed = identities_of(customers)
+        return _encoded(identities, _encode_lines(customers) if changed else lines)
+
+    def _decode(self) -> list[Customer2]:
+        if self.fields is not None:
+            with suppress(msgspec.ValidationError):  # a row has others, too
+                return _decoder(self.fields).decode_lines(self.text)
+        return _CUSTOMERS.decode_lines(self.text)
+
+    def _lines_of(self, count: int) -> list[bytes]:
+        """Return the lines if they hold so many objects one each, which the decoder does not look at."""
+        lines = self.text.removesuffix(b"\n").split(b"\n")
+        if not _hold_one_object_each(lines, count):
+            lines = list(self._lines())
+            if not _hold_one_object_each(lines, count):
+                raise ValueError
+        return lines
 
     def records(self) -> Iterable[object]:
         return map(_parse_line, self._lines())
@@ -146,6 +159,19 @@ def _hold_one_object_each(lines: Sequence[bytes], count: int) -> bool:
 
 _FIRST, _LAST = itemgetter(0), itemgetter(-1)
 _BRACE, _END_BRACE = set(b"{"), set(b"}")
+
+
+@cache
+def _decoder(fields: frozenset[str]) -> msgspec.json.Decoder[Customer2]:
+    return msgspec.json.Decoder(narrowed(fields))
+
+
+def fields_of(line: bytes) -> frozenset[str] | None:
+    """Return the fields that a JSON line has, None where it is no object."""
+    try:
+        return frozenset(msgspec.json.decode(line, type=dict[str, msgspec.Raw]))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _parse_line(line: bytes) -> object:
@@ -266,14 +292,14 @@ class Layout:
         :param columns: the cells of each column.
         :raises ValueError: if one cannot.
         """
-        blank: Sequence[str] = ("",) * len(columns[0])
-        identifiers, emails = (
-            columns[self._places[name]] if name in self._places else blank for name in ("id", "email")
-        )
-        identities = [one or other for one, other in zip(identifiers, emails, strict=True)]
+        identifiers, emails = (columns[self._places[name]] if name in self._places else () for name in ("id", "email"))
+        identities = list(identifiers or emails)
+        if identifiers and emails and "" in identifiers:
+            identities = [one or other for one, other in zip(identifiers, emails, strict=True)]
         for name, check in _COLUMN_CHECKS.items():
             if name in self._places:
-                check(list(filter(None, columns[self._places[name]])))
+                cells = columns[self._places[name]]
+                check(list(filter(None, cells)) if "" in cells else cells)
         return plain_identities(identities)
 
     def longest(self, characters: int) -> int:
@@ -383,7 +409,7 @@ _CELL_REASONS = {
     "order_count": "must be a whole number in digits",
 }
 
-_COLUMN_CHECKS: dict[str, Callable[[list[str]], object]] = {
+_COLUMN_CHECKS: dict[str, Callable[[Sequence[str]], object]] = {
     **dict.fromkeys(TIME_FIELDS, check_plain_times),
     **dict.fromkeys(DATE_FIELDS, lambda days: msgspec.convert(days, list[dt.date])),
     "total_spent": lambda amounts: msgspec.convert(amounts, list[_Amount]),

@@ -17,6 +17,7 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -24,10 +25,10 @@ import msgspec
 
 from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
-from airflow_provider_bubblehouse.push.chunks import Cell, CsvLines, JsonLines, Layout, Records, Table, put
+from airflow_provider_bubblehouse.push.chunks import Cell, CsvLines, JsonLines, Layout, Records, Table, fields_of, put
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from airflow_provider_bubblehouse.push.chunks import Chunk
 
@@ -115,7 +116,7 @@ class FileSource:
         self._renamer = _Renamer(self._columns)
         self._files = [(name, _format_of(name, file_format)) for name in _find(filesystem, path)]
         self._sizes: list[int | None] = []
-        self._position = 0
+        self._position: Callable[[], int] = int
 
     def chunks(self) -> Iterator[Chunk]:
         self._sizes = [size for _, size, _ in self.version()]
@@ -123,11 +124,10 @@ class FileSource:
         for (name, file_format), size in zip(self._files, self._sizes, strict=True):
             with _open(self._filesystem, name, seekable=file_format == "parquet") as (raw, stream):
                 if stream is not None:
-                    for chunk in self._read(name, file_format, stream):
-                        if not raw.closed:  # as what reads text closes it at its end
-                            self._position = before + raw.tell()
-                        yield chunk
+                    self._position = partial(_position, raw, before)
+                    yield from self._read(name, file_format, stream)
             before += size or 0
+            self._position = partial(int, before)
         self._renamer.warn_of_unseen()
 
     def _read(self, name: str, file_format: str, stream: BinaryIO) -> Iterator[Chunk]:
@@ -158,7 +158,11 @@ class FileSource:
         if not self._sizes or None in self._sizes:
             return None
         total = sum(size or 0 for size in self._sizes)
-        return min(1.0, self._position / total) if total else None
+        return min(1.0, self._position() / total) if total else None
+
+
+def _position(raw: BinaryIO, before: int) -> int:
+    return before + (0 if raw.closed else raw.tell())  # what reads text closes its file at the end
 
 
 def _find(filesystem: Any, path: str) -> list[str]:
@@ -238,15 +242,17 @@ def _chunked(file: str, records: Iterator[object]) -> Iterator[Records]:
 
 
 def _read_jsonl(name: str, stream: BinaryIO) -> Iterator[JsonLines]:
+    fields: frozenset[str] | None = None
     begun = False
     for text in _whole_lines(name, stream):
         if not begun and (start := text.lstrip()):
             begun = True
+            fields = fields_of(start.partition(b"\n")[0])
             if start.startswith(b"["):
                 raise BubblehousePermanentError(
                     f"{name} begins as a JSON array, not as one JSON object a line; set file_format='json'."
                 )
-        yield JsonLines(name, text)
+        yield JsonLines(name, text, fields)
 
 
 def _whole_lines(name: str, stream: BinaryIO, *, ends: bytes = b"\n") -> Iterator[bytes]:
