@@ -12,7 +12,6 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from itertools import repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -193,29 +192,31 @@ class CsvLines:
 
     :param file: the file's name.
     :param layout: what the cells are.
-    :param lines: the rows, at least one, of which none is empty or has a quote.
+    :param text: whole lines without a quote, each with a line feed at its end; those that are empty are no rows.
     """
 
     file: str
     layout: Layout
-    lines: list[str]
+    text: str
 
     def plain_rows(self) -> PlainRows:
         if not self.layout.columns_only:
             return Records(self.file, list(self.records())).plain_rows()
-        width = self.layout.width
-        if {*map(str.count, self.lines, repeat(","))} != {width - 1}:
+        width, count = self.layout.width, self.text.count("\n")
+        cells = self.text.replace("\n", ",\n,").split(",")
+        # All rows have as many cells if all line feeds, now cells of their own, stand where that puts them.
+        if len(cells) != count * (width + 1) + 1 or cells[width :: width + 1].count("\n") != count:
             raise ValueError
-        cells = ",".join(self.lines).split(",")
-        columns = [cells[place::width] for place in range(width)]
+        columns = [cells[place : -1 : width + 1] for place in range(width)]
+        # That no row is longer than all of them together says enough, but where calls are to be small.
         return PlainRows(
             self.layout.identities(columns),
-            self.layout.longest(max(map(len, self.lines))),
+            self.layout.longest(len(self.text)),
             lambda: self.layout.encode(columns),
         )
 
     def records(self) -> Iterable[object]:
-        return (self.layout.record(line.split(",")) for line in self.lines)
+        return (self.layout.record(line.split(",")) for line in self.text.split("\n") if line)
 
 
 @dataclass(frozen=True, slots=True)

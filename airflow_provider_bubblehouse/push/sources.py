@@ -354,32 +354,31 @@ class _JsonScanner:
 
 
 def _read_csv(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, ...]] | None) -> Iterator[CsvLines | Table]:
-    read, rest = 0, ""
+    lines, rest = 0, ""
     layout: Layout | None = None
     for block in _whole_lines(name, stream, ends=b"\r\n"):
-        if layout is not None and not rest and (lines := _lines_without_quotes(block)) is not None:
-            read += len(lines)
-            if lines:
-                yield CsvLines(name, layout, lines)
+        if layout is not None and not rest and (text := _text_without_quotes(block)) is not None:
+            lines += text.count("\n")
+            yield CsvLines(name, layout, text)
             continue
         # Bytes that are no UTF-8 become lone surrogates, so that encoding the customer finds the field they stand in.
-        rows, rest, fault = _csv_rows(rest + block.decode(errors="surrogateescape"))
+        rows, whole, rest, fault = _csv_rows(rest + block.decode(errors="surrogateescape"))
         if layout is None and rows:
             layout = _layout(name, rows.pop(0), columns)
         if layout is not None and rows:
-            read += len(rows)
             yield Table(name, layout, rows)
+        lines += whole
         if fault:
-            raise _broken_csv_error(name, read, fault)
+            raise _broken_csv_error(name, lines, fault)
     if rest:
-        raise _broken_csv_error(name, read, _WITHIN_QUOTES)
+        raise _broken_csv_error(name, lines + 1, _WITHIN_QUOTES)
 
 
 _WITHIN_QUOTES = "unexpected end of data"  # the csv module's words, which has no class for it
 
 
-def _lines_without_quotes(block: bytes) -> list[str] | None:
-    """Return the lines of a block that need no more than to be split at their commas, ten times as quick."""
+def _text_without_quotes(block: bytes) -> str | None:
+    """Return the lines of a block that need no more than to be split at their commas, which takes less than half."""
     if b'"' in block:
         return None
     try:
@@ -388,12 +387,11 @@ def _lines_without_quotes(block: bytes) -> list[str] | None:
         return None
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = text.split("\n")
-    return list(filter(None, lines)) if "" in lines else lines
+    return text if text.endswith("\n") else text + "\n"
 
 
-def _csv_rows(text: str) -> tuple[list[list[str]], str, str]:
-    """Return the rows of a text, the rest of it where it ends within quotes, and what the fault is if there is one."""
+def _csv_rows(text: str) -> tuple[list[list[str]], int, str, str]:
+    """Return a text's rows, the number of their lines, the rest where it ends within quotes, and a fault if any."""
     lines = list(io.StringIO(text, newline=""))
     reader = csv.reader(lines, strict=True)
     rows: list[list[str]] = []
@@ -405,8 +403,8 @@ def _csv_rows(text: str) -> tuple[list[list[str]], str, str]:
                 rows.append(row)
     except csv.Error as error:
         if str(error) != _WITHIN_QUOTES:
-            return rows, "", str(error)
-    return rows, "".join(lines[whole:]), ""
+            return rows, reader.line_num, "", str(error)
+    return rows, whole, "".join(lines[whole:]), ""
 
 
 def _layout(name: str, header: list[str], columns: Mapping[str, tuple[str, ...]] | None) -> Layout:
@@ -417,9 +415,9 @@ def _layout(name: str, header: list[str], columns: Mapping[str, tuple[str, ...]]
     return Layout(cells, width=len(header))
 
 
-def _broken_csv_error(name: str, read: int, fault: str) -> BubblehousePermanentError:
+def _broken_csv_error(name: str, line: int, fault: str) -> BubblehousePermanentError:
     return BubblehousePermanentError(
-        f"{name}, after row {read}: the CSV is broken here, so the rows after it cannot be read ({fault})."
+        f"{name}, line {line}: the CSV is broken here, so the rows from there on cannot be read ({fault})."
     )
 
 

@@ -223,9 +223,9 @@ def test_a_broken_row_is_a_fault_of_its_own_and_the_next_one_is_read(tmp_path, n
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.csv", b'id,first_name\n1,"Jane\n2,Joe\n', "after row 0: the CSV is broken"),
-        ("a.csv", b'id,first_name\n1,Joe\n2,"Jane"x\n', "after row 1: the CSV is broken"),
-        ("a.csv", b'id,first_name\n1,"' + b"x" * 200_000 + b'"\n', "after row 0: the CSV is broken"),
+        ("a.csv", b'id,first_name\n1,"Jane\n2,Joe\n', "line 2: the CSV is broken"),
+        ("a.csv", b'id,first_name\n1,Joe\n2,"Jane"x\n', "line 3: the CSV is broken"),
+        ("a.csv", b'id,first_name\n1,"' + b"x" * 200_000 + b'"\n', "line 2: the CSV is broken"),
         ("a.csv", b"Jane,Doe\n1,2\n", "no column for id or email"),
         ("a.csv", b"id,email,id\n1,2,3\n", "same name in column 3"),
         ("a.csv", b"id,,x\n1,2,3\n", "column 2 has no name"),
