@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
+
 import pytest
 
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
@@ -9,37 +12,56 @@ from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 DAG = """
     from datetime import timedelta
 
-    from airflow.sdk import DAG
+    import requests
+    from airflow.sdk import DAG, task
 
     from airflow_provider_bubblehouse.callbacks import on_permanent_failure, on_transient_failure
     from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
+    from airflow_provider_bubblehouse.retry_policy import BubblehouseRetryPolicy
     from airflow_provider_bubblehouse.sensors.bubblehouse import BubblehouseCustomerSensor, BubblehouseStatusSensor
 
     def note(name):
         def callback(context):
-            with open({told!r}, "a") as file:
+            with open({told!r} + context["ti"].task_id, "a") as file:
                 file.write(f"{{name}} {{context['bubblehouse']['status']}}\\n")
         return callback
+
+    def post(url):
+        requests.post(url).raise_for_status()
 
     tell = [on_permanent_failure(note("permanent")), on_transient_failure(note("transient"))]
     arguments = dict(
         task_id="task", retries=2, retry_delay=timedelta(seconds=1), on_failure_callback=tell, on_retry_callback=tell
     )
+    policy = arguments | dict(retry_policy=BubblehouseRetryPolicy(), retry_delay=timedelta(hours=1))
     with DAG({name!r}, max_active_runs=1):
-        {task}
+        {tasks}
 """
 PUSH = 'UpdateCustomersOperator(customers=[{"id": "1"}], max_attempts=1, **arguments)'
-WAIT = 'BubblehouseCustomerSensor(identity={"shop_id": "1"}, deferrable=True, poke_interval=2, **arguments)'
-ASK = 'BubblehouseStatusSensor(on_unavailable="wait", deferrable=True, poke_interval=2, **arguments)'
+WAIT = 'BubblehouseCustomerSensor(identity={"shop_id": "1"}, deferrable=True, poke_interval=1, **arguments)'
+ASK = 'BubblehouseStatusSensor(on_unavailable="wait", deferrable=True, poke_interval=1, **arguments)'
+
+
+# Of the following, several are in one run. Airflow fails a task of itself, now and then, whose next look is due about
+# when it hears of the end of the last one (apache/airflow#71172): not seen with five seconds between looks.
+RESCHEDULED_WAIT = """BubblehouseCustomerSensor(
+    identity={"shop_id": "1"}, mode="reschedule", poke_interval=5, **arguments | dict(task_id="wait")
+)"""
+RESCHEDULED_ASK = """BubblehouseStatusSensor(
+    on_unavailable="wait", mode="reschedule", poke_interval=5, **arguments | dict(task_id="ask")
+)"""
+POLICY_PUSH = 'UpdateCustomersOperator(customers=[{"id": "1"}], max_attempts=1, **policy | dict(task_id="push"))'
+POLICY_POST = "task(**policy | dict(task_id={task_id!r}))(post)({url!r})"
 
 
 @pytest.fixture
 def start(deployment, request, tmp_path):
-    """Return what starts a run of one task; the DAG is named after the test."""
+    """Return what starts a run of some tasks; the DAG is named after the test."""
 
-    def begin(task: str):
+    def begin(*tasks: str):
         name = "".join(letter if letter.isalnum() else "_" for letter in request.node.name)
-        source = DAG.format(name=name, task=task, told=str(tmp_path / "told"))
+        lines = "\n".join(tasks).replace("\n", "\n        ")
+        source = DAG.format(name=name, tasks=lines, told=str(tmp_path / "told_of_"))
         return deployment.trigger(deployment.add_dag(name, source))
 
     return begin
@@ -47,10 +69,10 @@ def start(deployment, request, tmp_path):
 
 @pytest.fixture
 def told(deployment, tmp_path):
-    """Return what waits until somebody was told of a failure, and returns of what."""
+    """Return what waits until somebody was told of a task's failures, and returns of which."""
 
-    def lines(count: int) -> list[str]:
-        file = tmp_path / "told"
+    def lines(count: int, task_id: str = "task") -> list[str]:
+        file = tmp_path / f"told_of_{task_id}"
         read = lambda: file.read_text().splitlines() if file.exists() else []  # noqa: E731
         deployment.poll(lambda: len(read()) >= count, "the callbacks were called")  # they come after the state
         return read()
@@ -58,9 +80,16 @@ def told(deployment, tmp_path):
     return lines
 
 
-def ended(deployment, run) -> tuple[str, int]:
-    state = deployment.wait_for_run(run)
-    return state, len(deployment.tries(run, "task"))
+def ended(deployment, run, task_id: str = "task") -> tuple[str, int]:
+    """Wait until a run has ended, and return a task's state and number of tries."""
+    deployment.wait_for_run(run)
+    return deployment.task(run, task_id)["state"], len(deployment.tries(run, task_id))
+
+
+def raised(deployment, run, task_id: str = "task") -> list[str]:
+    """Return the class of the error that ended each try of a task, as its log has it; of none where none did."""
+    logs = deployment.logs(run, task_id).values()
+    return [kind for text in logs for kind in re.findall(r'"exc_type":"(\w+)"', text)]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +127,7 @@ def test_a_token_that_is_not_accepted_in_the_triggerer_fails_without_a_retry(dep
     assert ended(deployment, run) == ("failed", 1)
     assert len(sandbox.calls) == 2
     assert told(1) == ["permanent 401"]
-    assert "BubblehousePermanentError" in deployment.logs(run, "task")[1]
+    assert raised(deployment, run) == ["BubblehousePermanentError"]
 
 
 def test_an_outage_is_waited_out_in_the_triggerer_within_one_try(deployment, sandbox, start):
@@ -106,3 +135,42 @@ def test_an_outage_is_waited_out_in_the_triggerer_within_one_try(deployment, san
     run = start(ASK)
     assert ended(deployment, run) == ("success", 1)
     assert len(sandbox.calls) == 3
+
+
+def test_rescheduled_sensors_wait_retry_and_fail_as_all_others_do(deployment, sandbox, start, told):
+    for fault in ("ok", "503"):  # nobody yet, an outage, and then the customer
+        sandbox.script(f"{fault},for=CustomerDetails1")
+    for fault in ("503", "401:invalid_token"):
+        sandbox.script(f"{fault},for=Status2")
+    run = start(RESCHEDULED_WAIT, RESCHEDULED_ASK)
+    for task_id in ("wait", "ask"):
+        deployment.wait(run, task_id, states={"up_for_reschedule"})
+    BubblehouseHook().update_customers([{"id": "1"}])
+    assert ended(deployment, run, "wait") == ("success", 2)
+    assert len(sandbox.calls_of("CustomerDetails1")) == 3
+    assert told(1, "wait") == ["transient 503"]
+    assert raised(deployment, run, "wait") == ["BubblehouseTransientError"]
+    assert ended(deployment, run, "ask") == ("failed", 1)
+    assert len(sandbox.calls_of("Status2")) == 2
+    assert told(1, "ask") == ["permanent 401"]
+    assert raised(deployment, run, "ask") == ["BubblehousePermanentError"]
+
+
+def test_the_retry_policy_waits_as_long_as_an_outage_asks_for_and_retries_no_refusal(deployment, sandbox, start, told):
+    again = {"push": "UpdateCustomers3", "post": "CustomerDetails1"}  # the latter knows nothing of this package
+    for function in again.values():
+        sandbox.script(f"503,retry_after=3,for={function}", f'json={{"ok": true}},for={function}')
+    sandbox.script("429:rate_limit_exceeded,retry_after=3,for=Status2")
+    posts = {"post": "CustomerDetails1", "refused": "Status2"}
+    api = f"{sandbox.url}/api/v20230601/{sandbox.shop}"
+    run = start(
+        POLICY_PUSH, *(POLICY_POST.format(task_id=task, url=f"{api}/{function}") for task, function in posts.items())
+    )
+    for task_id, function in again.items():
+        assert ended(deployment, run, task_id) == ("success", 2)  # long before the task's own retry_delay
+        first, second = sandbox.calls_of(function)
+        assert second.arrived_at - first.arrived_at >= timedelta(seconds=3)
+        assert told(1, task_id) == ["transient 503"]
+    assert ended(deployment, run, "refused") == ("failed", 1)
+    assert len(sandbox.calls_of("Status2")) == 1
+    assert told(1, "refused") == ["permanent 429"]
