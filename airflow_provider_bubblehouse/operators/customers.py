@@ -16,7 +16,14 @@ from airflow_provider_bubblehouse.exceptions import (
     say_where_no_try_is_left,
 )
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
-from airflow_provider_bubblehouse.push.sources import FILE_FORMATS, FileSource, ListSource, targets_of
+from airflow_provider_bubblehouse.push.batches import DEFAULT_MAX_BATCH_BYTES
+from airflow_provider_bubblehouse.push.sources import (
+    FILE_FORMATS,
+    FileSource,
+    ListSource,
+    no_filesystem_error,
+    targets_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +35,6 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.push.sources import ColumnMap, Source
 
 DEFAULT_BATCH_SIZE = 500  # half of what the API recommends at most for orders, the only number it names
-DEFAULT_MAX_BATCH_BYTES = 1024 * 1024  # what common proxies take without being told
 DEFAULT_MAX_ATTEMPTS = 5
 DEFAULT_MAX_ATTEMPT_SECONDS = 300.0  # a longer outage is for the task's own retries, which hold no worker slot
 
@@ -335,10 +341,7 @@ def _filesystem(location: ObjectStoragePath) -> Any:
     try:
         return location.fs
     except (ImportError, ValueError):
-        raise BubblehousePermanentError(
-            f"There is no file system for {location}; s3:// needs pip install 'airflow-provider-bubblehouse[s3]', "
-            "gs:// needs [gcs], others the provider of their own."
-        ) from None
+        raise no_filesystem_error(location) from None
 
 
 def _location(path: Any) -> ObjectStoragePath:

@@ -10,6 +10,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+DEFAULT_MAX_BATCH_BYTES = 1024 * 1024  # what common proxies take without being told
+
 _HEAD, _TAIL, _DEBUG_TAIL = b'{"customers":[', b"]}", b'],"debug":true}'
 
 

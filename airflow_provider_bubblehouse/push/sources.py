@@ -165,6 +165,14 @@ def _position(raw: BinaryIO, before: int) -> int:
     return before + (0 if raw.closed else raw.tell())  # what reads text closes its file at the end
 
 
+def no_filesystem_error(path: object) -> BubblehousePermanentError:
+    """Return what to raise where there is no file system for a URL."""
+    return BubblehousePermanentError(
+        f"There is no file system for {path}; s3:// needs pip install 'airflow-provider-bubblehouse[s3]', gs:// needs "
+        "[gcs], others the provider of their own."
+    )
+
+
 def _find(filesystem: Any, path: str) -> list[str]:
     kind = _kind(filesystem, path)
     if kind == "file":

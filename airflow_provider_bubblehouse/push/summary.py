@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_bubblehouse.push.checkpoint import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
 
 _ROWS_SHOWN = 5  # enough to find a fault that many rows share
@@ -113,6 +115,11 @@ class InvalidRows:
         fault.count += 1
         if len(fault.first_rows) < _ROWS_SHOWN:
             fault.first_rows.append(place)
+
+    def faults(self) -> Iterator[tuple[str, int, list[str]]]:
+        """Yield what is wrong, with how many rows, and where the first of them stand."""
+        for kind, fault in self._faults.items():
+            yield kind, fault.count, fault.first_rows
 
     def __str__(self) -> str:
         return "; ".join(f"{fault}: {kind}" for kind, fault in self._faults.items())
