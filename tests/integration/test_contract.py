@@ -20,7 +20,7 @@ import requests
 from airflow.providers.common.compat.sdk import DAG, task
 from airflow.providers.http.operators.http import HttpOperator
 from airflow.providers.http.sensors.http import HttpSensor
-from versions import TELLS_CALLBACKS
+from versions import AIRFLOW, TELLS_CALLBACKS
 
 from airflow_provider_bubblehouse.callbacks import check_response
 from airflow_provider_bubblehouse.exceptions import (
@@ -191,7 +191,10 @@ def expected_of(door: str, row: str) -> tuple[str, int, int, list[type]]:
         state, tries, errors = "failed", 1, [kind]
     if not TELLS_CALLBACKS:
         errors = []
-    return state, tries, tries * (1 + len(FIRST_LOOKS.get(door, []))), errors
+    looks = 1 + len(FIRST_LOOKS.get(door, []))
+    # Airflow 3.0 gives the further tries of a task that was deferred the event of the first one.
+    calls = looks if looks > 1 and AIRFLOW == (3, 0) else tries * looks
+    return state, tries, calls, errors
 
 
 @pytest.fixture(scope="module")
