@@ -16,7 +16,9 @@ CUSTOMERS_AFTER = {
     "call_with_http_operator": 0,
     "delete_customers": 2,
     "push_customers_from_file": 59,
+    "push_customers_from_many_files": 59,
     "push_customers_from_xcom": 2,
+    "push_customers_in_shards": 59,
     "push_customers_with_decorator": 2,
     "retry_policy": 0,
     "tell_who_can_help": 59,
@@ -25,7 +27,12 @@ CUSTOMERS_AFTER = {
 
 
 @pytest.fixture(scope="module")
-def examples(deployment, running_sandbox):
+def pool(deployment):
+    deployment.api("POST", "/pools", json={"name": "bubblehouse", "slots": 2})
+
+
+@pytest.fixture(scope="module")
+def examples(deployment, pool, running_sandbox):
     deployment.create_connection(
         "bubblehouse_http", conn_type="http", host=running_sandbox.url, password=running_sandbox.token
     )
@@ -60,13 +67,12 @@ SHARDS = """
 """
 
 
-def test_shards_are_pushed_side_by_side_as_far_as_the_pool_lets_them(deployment, sandbox, tmp_path):
+def test_shards_are_pushed_side_by_side_as_far_as_the_pool_lets_them(deployment, pool, sandbox, tmp_path):
     paths = []
     for shard in range(4):
         path = tmp_path / f"{shard}.jsonl"
         path.write_text("".join(json.dumps({"id": f"{shard}-{row}"}) + "\n" for row in range(3)))
         paths.append(str(path))
-    deployment.api("POST", "/pools", json={"name": "bubblehouse", "slots": 2})
     sandbox.rates({"delay=1": 1.0})
     sandbox.script("503", "503")
     run = deployment.trigger(deployment.add_dag("shards", SHARDS.format(paths=paths)))

@@ -1,0 +1,37 @@
+"""Push each file of a folder in a task of its own, as many at a time as a pool has slots."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, task
+
+from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
+
+# With the files in an object store: "s3://my_aws_connection@my-bucket/customers"
+FOLDER = str(Path(__file__).parent / "data")
+
+with DAG(
+    dag_id="push_customers_from_many_files",
+    description="Push each file of a folder to Bubblehouse in a task of its own",
+    schedule="@daily",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    tags=["bubblehouse"],
+):
+
+    @task
+    def list_files() -> list[str]:
+        return sorted(str(file) for file in ObjectStoragePath(FOLDER).iterdir() if file.suffix == ".csv")
+
+    # Between two files there is no order, so all that is new of one customer has to be in one of them.
+    UpdateCustomersOperator.partial(
+        task_id="push_file",
+        column_map={"CustomerId": "id", "Email": "email", "FirstName": "first_name", "LastName": "last_name"},
+        # Of all DAGs together, no more calls are under way than this pool has slots: airflow pools set bubblehouse 4 ""
+        pool="bubblehouse",
+        retries=3,
+        retry_delay=timedelta(minutes=2),
+    ).expand(path=list_files())
