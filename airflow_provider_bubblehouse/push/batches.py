@@ -1,4 +1,4 @@
-"""Encoded customers are put together into the bodies of calls, by count and by bytes."""
+"""Customers are put together into the bodies of calls, by count and by bytes."""
 
 from __future__ import annotations
 
@@ -41,6 +41,74 @@ class _Payload(msgspec.Struct):
     customers: list[msgspec.Raw]
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """
+    Customers as JSON.
+
+    :param lines: each of them.
+    """
+
+    lines: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, part: slice) -> Encoded:
+        return Encoded(self.lines[part])
+
+    def size_at_most(self) -> int:
+        """Return bytes that they do not exceed in a list."""
+        return sum(map(len, self.lines)) + len(self.lines)
+
+    def joined(self) -> bytes:
+        """Return them as they stand in a list."""
+        return b",".join(self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Unencoded:
+    """
+    Customers that are encoded as the list that they are sent in, which takes less time than one by one.
+
+    :param objects: each of them, in any form that encodes as its JSON.
+    :param bound: bytes that all do not exceed in a list.
+    """
+
+    objects: list[object]
+    bound: int
+
+    @property
+    def lines(self) -> list[bytes]:
+        """Each of them as JSON."""
+        return encode_lines(self.objects)
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def __getitem__(self, part: slice) -> Unencoded:
+        return Unencoded(self.objects[part], self.bound)
+
+    def size_at_most(self) -> int:
+        """Return bytes that they do not exceed in a list."""
+        return self.bound
+
+    def joined(self) -> bytes:
+        """Return them as they stand in a list."""
+        return _ENCODER.encode(self.objects)[1:-1]
+
+
+Customers = Encoded | Unencoded
+_ENCODER = msgspec.json.Encoder()
+
+
+def encode_lines(customers: Sequence[object]) -> list[bytes]:
+    """Return each customer as JSON."""
+    lines = _ENCODER.encode_lines(customers).split(b"\n")
+    lines.pop()
+    return lines
+
+
 def largest_customer(max_batch_bytes: int) -> int:
     """Return how many bytes a customer may have as JSON to fit into a call of its own."""
     return max_batch_bytes - len(_HEAD) - len(_DEBUG_TAIL)
@@ -60,51 +128,50 @@ class Batcher:
         self._room = largest_customer(max_batch_bytes)
         self._debug = debug
         self._numbers: list[int] = []
-        self._customers: list[bytes] = []
+        self._parts: list[bytes] = []
         self._size = 0
 
-    def add(self, numbers: Sequence[int], customers: Sequence[bytes]) -> Iterator[Batch]:
+    def add(self, numbers: Sequence[int], customers: Customers) -> Iterator[Batch]:
         """
         Add customers, and yield the batches that are full.
 
         :param numbers: the number in the source of each.
-        :param customers: customers as JSON, none larger than ``largest_customer``.
+        :param customers: as many customers, none larger than ``largest_customer``.
         """
         start = 0
         while start < len(customers):
-            end = self._fitting_end(customers, start)
-            self._customers += customers[start:end]
-            self._numbers += numbers[start:end]
-            start = end
+            part = customers[start : start + self._batch_size - len(self._numbers)]
+            if self._size + part.size_at_most() > self._room:
+                part = self._fitting(part.lines)
+            if part:
+                self._parts.append(part.joined())
+                self._size += len(self._parts[-1]) + 1
+                self._numbers += numbers[start : start + len(part)]
+                start += len(part)
             if start < len(customers):
                 yield from self.rest()
 
-    def _fitting_end(self, customers: Sequence[bytes], start: int) -> int:
-        """Return the end of the slice that fits in, and count its bytes."""
-        end = min(len(customers), start + self._batch_size - len(self._customers))
-        size = sum(map(len, customers[start:end])) + end - start  # each with its comma
-        if self._size + size <= self._room:
-            self._size += size
-            return end
-        for place in range(start, end):
-            size = len(customers[place]) + 1
-            if (self._customers or place > start) and self._size + size > self._room:
-                return place
-            self._size += size
-        return end
+    def _fitting(self, lines: list[bytes]) -> Encoded:
+        """Return the customers that fit into the batch, one at least into an empty one."""
+        size = self._size
+        for place, line in enumerate(lines):
+            size += len(line) + 1
+            if size > self._room and (self._numbers or place):
+                return Encoded(lines[:place])
+        return Encoded(lines)
 
     def rest(self) -> Iterator[Batch]:
         """Yield the batch under way, if there is one."""
-        if self._customers:
-            yield Batch(self._numbers, body_of(self._customers, debug=self._debug))
-            self._numbers, self._customers, self._size = [], [], 0
+        if self._numbers:
+            yield Batch(self._numbers, body_of(self._parts, debug=self._debug))
+            self._numbers, self._parts, self._size = [], [], 0
 
 
 def body_of(customers: Sequence[bytes], *, debug: bool = False) -> bytes:
     """
     Return the payload of UpdateCustomers3.
 
-    :param customers: customers as JSON.
+    :param customers: customers as JSON, each part one or several with commas between them.
     :param debug: whether the call asks for ``debug``.
     """
     return _HEAD + b",".join(customers) + (_DEBUG_TAIL if debug else _TAIL)

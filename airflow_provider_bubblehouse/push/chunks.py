@@ -33,13 +33,15 @@ from airflow_provider_bubblehouse.api.customers import (
     plain_identities,
     times_of,
 )
+from airflow_provider_bubblehouse.push.batches import Encoded, Unencoded, encode_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from airflow_provider_bubblehouse.push.batches import Customers
+
 _CUSTOMERS = msgspec.json.Decoder(Customer2)
 _ANYTHING = msgspec.json.Decoder()
-_ENCODER = msgspec.json.Encoder()
 _LONGEST_ESCAPE = len("\\u0000")  # bytes that one character becomes in JSON at most
 
 
@@ -50,16 +52,16 @@ class PlainRows:
 
     :param identities: of each the id, or else the email.
     :param longest: bytes that none of them exceeds as JSON.
-    :param encode: returns each as JSON.
+    :param customers: returns them.
     """
 
     identities: Sequence[str]
     longest: int
-    encode: Callable[[], list[bytes]]
+    customers: Callable[[], Customers]
 
 
 def _encoded(identities: Sequence[str], lines: list[bytes]) -> PlainRows:
-    return PlainRows(identities, max(map(len, lines), default=0), lambda: lines)
+    return PlainRows(identities, max(map(len, lines), default=0), lambda: Encoded(lines))
 
 
 class Chunk(Protocol):
@@ -96,7 +98,7 @@ class Records:
         customers = msgspec.convert(self.rows, list[Customer2OfObjects])
         identities, _ = identities_of(customers)
         check_plain_times(times_of(customers))
-        return _encoded(identities, _encode_lines(customers))
+        return _encoded(identities, encode_lines(customers))
 
     def records(self) -> Iterable[object]:
         return self.rows
@@ -121,7 +123,7 @@ class JsonLines:
         lines = self._lines_of(len(customers))
         check_plain_times(times_of(customers))
         identities, changed = identities_of(customers)
-        return _encoded(identities, _encode_lines(customers) if changed else lines)
+        return _encoded(identities, encode_lines(customers) if changed else lines)
 
     def _decode(self) -> list[Customer2]:
         if self.fields is not None:
@@ -209,11 +211,8 @@ class CsvLines:
             raise ValueError
         columns = [cells[place : -1 : width + 1] for place in range(width)]
         # That no row is longer than all of them together says enough, but where calls are to be small.
-        return PlainRows(
-            self.layout.identities(columns),
-            self.layout.longest(len(self.text)),
-            lambda: self.layout.encode(columns),
-        )
+        bound = self.layout.bound(count, len(self.text))
+        return PlainRows(self.layout.identities(columns), bound, lambda: Unencoded(self.layout.objects(columns), bound))
 
     def records(self) -> Iterable[object]:
         return (self.layout.record(line.split(",")) for line in self.text.split("\n") if line)
@@ -239,7 +238,7 @@ class Table:
         if set(map(len, self.rows)) != {self.layout.width}:
             raise ValueError
         columns = list(zip(*self.rows, strict=True))
-        return _encoded(self.layout.identities(columns), self.layout.encode(columns))
+        return _encoded(self.layout.identities(columns), encode_lines(self.layout.objects(columns)))
 
     def records(self) -> Iterable[object]:
         return map(self.layout.record, self.rows)
@@ -303,13 +302,13 @@ class Layout:
                 check(list(filter(None, cells)) if "" in cells else cells)
         return plain_identities(identities)
 
-    def longest(self, characters: int) -> int:
-        """Return the bytes that a row whose cells have so many characters does not exceed as JSON."""
-        return self._names_size + characters * _LONGEST_ESCAPE
+    def bound(self, rows: int, characters: int) -> int:
+        """Return the bytes that so many rows, whose cells have so many characters, do not exceed as JSON."""
+        return rows * self._names_size + characters * _LONGEST_ESCAPE
 
-    def encode(self, columns: Sequence[Sequence[str]]) -> list[bytes]:
+    def objects(self, columns: Sequence[Sequence[str]]) -> list[object]:
         """
-        Return each row as JSON, without its empty cells.
+        Return each row as what encodes as its JSON, without its empty cells.
 
         :param columns: the cells of each column, as ``identities`` has found them good.
         """
@@ -320,7 +319,7 @@ class Layout:
             if all("" in field for field in fields):
                 objects = [one if any(cells) else "" for one, *cells in zip(objects, *fields, strict=True)]
             values.append(objects)
-        return _encode_lines(list(map(self._row, *values)))
+        return list(map(self._row, *values))
 
     def record(self, values: list[str]) -> object:
         """
@@ -355,12 +354,6 @@ def put(record: dict[str, Any], path: tuple[str, ...], value: object) -> None:
     for name in path[:-1]:
         record = record.setdefault(name, {})
     record[path[-1]] = value
-
-
-def _encode_lines(customers: Sequence[object]) -> list[bytes]:
-    lines = _ENCODER.encode_lines(customers).split(b"\n")
-    lines.pop()
-    return lines
 
 
 def _struct(names: Sequence[str]) -> type[msgspec.Struct]:

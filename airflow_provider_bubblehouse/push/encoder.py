@@ -10,10 +10,12 @@ from airflow_provider_bubblehouse.api.customers import (
     encode_customer,
     identity_of,
 )
+from airflow_provider_bubblehouse.push.batches import Encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from airflow_provider_bubblehouse.push.batches import Customers
     from airflow_provider_bubblehouse.push.chunks import Chunk
 
 
@@ -40,14 +42,14 @@ class CheckedChunk:
     :param count: how many rows there were.
     :param numbers: the number in the source of each good one.
     :param identities: what tells each of these customers from others: its id, or else its email.
-    :param encode: returns each of them as JSON, which a pass that only validates does without.
+    :param customers: returns these customers, which a pass that only validates does without.
     :param invalid: the others.
     """
 
     count: int
     numbers: Sequence[int]
     identities: Sequence[str]
-    encode: Callable[[], list[bytes]]
+    customers: Callable[[], Customers]
     invalid: list[InvalidRow]
 
 
@@ -87,7 +89,7 @@ class CustomerEncoder:
         if rows.longest > self._largest:
             return None
         count = len(rows.identities)
-        return CheckedChunk(count, range(first_number, first_number + count), rows.identities, rows.encode, [])
+        return CheckedChunk(count, range(first_number, first_number + count), rows.identities, rows.customers, [])
 
     def _check_each(self, chunk: Chunk, first_number: int) -> CheckedChunk:
         numbers: list[int] = []
@@ -107,4 +109,4 @@ class CustomerEncoder:
                 numbers.append(number)
                 customers.append(encoded)
                 identities.append(identity_of(customer))
-        return CheckedChunk(number - first_number + 1, numbers, identities, lambda: customers, invalid)
+        return CheckedChunk(number - first_number + 1, numbers, identities, lambda: Encoded(customers), invalid)

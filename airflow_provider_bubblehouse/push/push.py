@@ -23,7 +23,7 @@ from airflow_provider_bubblehouse.exceptions import (
     BubblehouseTransientError,
 )
 from airflow_provider_bubblehouse.push.attempts import Attempts
-from airflow_provider_bubblehouse.push.batches import Batch, Batcher, largest_customer
+from airflow_provider_bubblehouse.push.batches import Batch, Batcher, Encoded, largest_customer
 from airflow_provider_bubblehouse.push.checkpoint import Checkpoint, Lane, Progress, StateStore
 from airflow_provider_bubblehouse.push.encoder import CheckedChunk, CustomerEncoder, InvalidRow
 from airflow_provider_bubblehouse.push.lanes import CallMade, Event, Lanes, Settled, Stop, lane_of
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from airflow_provider_bubblehouse.api.client import Client
+    from airflow_provider_bubblehouse.push.batches import Customers
     from airflow_provider_bubblehouse.push.rejected import RejectedRows
     from airflow_provider_bubblehouse.push.sources import Source
 
@@ -243,16 +244,16 @@ class Push:
             for batch in batcher.rest():
                 yield lane, batch
 
-    def _deal(self, chunk: CheckedChunk) -> Iterable[tuple[Sequence[int], Sequence[bytes]]]:
+    def _deal(self, chunk: CheckedChunk) -> Iterable[tuple[Sequence[int], Customers]]:
         """Return the rows of each lane."""
         if self.in_flight == 1:
-            return [(chunk.numbers, chunk.encode())]
+            return [(chunk.numbers, chunk.customers())]
         hands: list[tuple[list[int], list[bytes]]] = [([], []) for _ in range(self.in_flight)]
-        for number, customer, identity in zip(chunk.numbers, chunk.encode(), chunk.identities, strict=True):
+        for number, customer, identity in zip(chunk.numbers, chunk.customers().lines, chunk.identities, strict=True):
             numbers, customers = hands[lane_of(identity, self.in_flight)]
             numbers.append(number)
             customers.append(customer)
-        return hands
+        return [(numbers, Encoded(customers)) for numbers, customers in hands]
 
     def _send_all(self, connect: Callable[[], Client]) -> None:
         stop = Flag()

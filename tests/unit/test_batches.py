@@ -9,28 +9,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_bubblehouse.push.batches import Batch, Batcher, largest_customer
+from airflow_provider_bubblehouse.push.batches import Batch, Batcher, Encoded, Unencoded, largest_customer
 
 LEAST = 1024
+FORMS = {
+    "encoded": Encoded,
+    "unencoded": lambda lines: Unencoded([json.loads(line) for line in lines], sum(map(len, lines)) + len(lines)),
+    "unencoded and larger for all that is known": lambda lines: Unencoded([json.loads(line) for line in lines], 9999),
+}
 
 
-def cut(chunks: list[list[bytes]], **kwargs) -> list[Batch]:
+def cut(chunks: list[list[bytes]], form, **kwargs) -> list[Batch]:
     batcher, number, batches = Batcher(**kwargs), 0, []
     for chunk in chunks:
-        batches += batcher.add(range(number, number + len(chunk)), chunk)
+        batches += batcher.add(range(number, number + len(chunk)), form(chunk))
         number += len(chunk)
     return [*batches, *batcher.rest()]
 
 
+@pytest.mark.parametrize("form", FORMS)
 @given(
     sizes=st.lists(st.lists(st.integers(min_value=2, max_value=largest_customer(LEAST)))),
     batch_size=st.integers(min_value=1, max_value=20),
     debug=st.booleans(),
 )
-def test_every_customer_is_in_one_batch_in_order_and_no_batch_breaks_a_limit(sizes, batch_size, debug):
+def test_every_customer_is_in_one_batch_in_order_and_no_batch_breaks_a_limit(form, sizes, batch_size, debug):
     chunks = [[b'"' + b"x" * (size - 2) + b'"' for size in chunk] for chunk in sizes]
     customers = [customer for chunk in chunks for customer in chunk]
-    batches = cut(chunks, batch_size=batch_size, max_batch_bytes=LEAST, debug=debug)
+    batches = cut(chunks, FORMS[form], batch_size=batch_size, max_batch_bytes=LEAST, debug=debug)
     payloads = [json.loads(batch.body) for batch in batches]
     assert [bytes(row) for batch in batches for row in batch.customers()] == customers
     assert [number for batch in batches for number in batch.numbers] == list(range(len(customers)))
@@ -44,5 +50,7 @@ def test_every_customer_is_in_one_batch_in_order_and_no_batch_breaks_a_limit(siz
 
 
 @pytest.mark.parametrize(("customers", "batches"), [(0, []), (1, [1]), (4, [4]), (5, [4, 1]), (8, [4, 4])])
-def test_a_batch_is_full_before_the_next_one_begins(customers, batches):
-    assert [batch.rows for batch in cut([[b"{}"] * customers], batch_size=4, max_batch_bytes=LEAST)] == batches
+@pytest.mark.parametrize("form", FORMS)
+def test_a_batch_is_full_before_the_next_one_begins(form, customers, batches):
+    chunks = [[b"{}"] * customers]
+    assert [batch.rows for batch in cut(chunks, FORMS[form], batch_size=4, max_batch_bytes=LEAST)] == batches
