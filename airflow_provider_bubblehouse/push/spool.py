@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from tempfile import TemporaryFile
@@ -46,7 +45,7 @@ class SpooledSource:
     that ends.
 
     :param columns: the names of the query's columns.
-    :param rows: its rows, each a sequence in their order, or a mapping by their names.
+    :param rows: its rows, each a sequence in their order, or a dict by their names.
     :param column_map: see ``FileSource``.
     :param encoder: checks the rows.
     :raises BubblehousePermanentError: if the columns do not give customers.
@@ -64,7 +63,9 @@ class SpooledSource:
         if targets is None:
             targets = {column: (column,) for column in columns}
         check_columns(NAME.capitalize(), columns, targets)
-        self._cells = [(place, column, targets[column]) for place, column in enumerate(columns) if column in targets]
+        sent = [(place, column, targets[column]) for place, column in enumerate(columns) if column in targets]
+        self._flat = [(place, column, path[0]) for place, column, path in sent if len(path) == 1]
+        self._nested = [(place, column, path) for place, column, path in sent if len(path) > 1]
         self._digest = hashlib.sha256()
         self._size = 0
         self._file: Any = TemporaryFile(buffering=_BLOCK_BYTES)  # noqa: SIM115  closed by close()
@@ -87,9 +88,9 @@ class SpooledSource:
         return count
 
     def _record(self, row: Any) -> dict[str, Any]:
-        record: dict[str, Any] = {}
-        by_name = isinstance(row, Mapping)
-        for place, column, path in self._cells:
+        by_name = isinstance(row, dict)
+        record: dict[str, Any] = {field: row[column if by_name else place] for place, column, field in self._flat}
+        for place, column, path in self._nested:
             put(record, path, row[column if by_name else place])
         return record
 
