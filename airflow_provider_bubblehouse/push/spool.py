@@ -2,7 +2,7 @@
 The rows of a query, which nobody gives twice in the same order: kept in a temporary file while they are pushed.
 
 They are checked before they are written, while they still are Python's objects, so that they mean what they would mean
-in a list: JSON has no decimals, no times and no time without an offset.
+in a list: JSON has neither decimals nor times, and does not tell a time without an offset from a text.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from dataclasses import dataclass
 from itertools import islice
 from tempfile import TemporaryFile
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 NAME = "the query"
 CHUNK_ROWS = 1000  # rows held at once, as for files
+_LOG_EVERY = 10.0  # seconds, as for the push
 _BLOCK_BYTES = 64 * 1024  # what is written and read at once
 _NO_CUSTOMER = b"["  # begins the line of an invalid row, as { begins that of a customer
 
@@ -77,7 +79,7 @@ class SpooledSource:
         log.info("The query gave %d rows; %.1f MiB are kept until they are pushed.", count, self._size / 2**20)
 
     def _write(self, rows: Iterator[Any], encoder: CustomerEncoder) -> int:
-        count = 0
+        count, logged_at = 0, time.monotonic()
         while records := list(map(self._record, islice(rows, CHUNK_ROWS))):
             checked = encoder.check(Records(NAME, records), 0)
             text = b"\n".join(_lines(checked)) + b"\n"
@@ -85,6 +87,9 @@ class SpooledSource:
             self._digest.update(text)
             self._size += len(text)
             count += len(records)
+            if time.monotonic() - logged_at >= _LOG_EVERY:
+                logged_at = time.monotonic()
+                log.info("Progress: %d rows of the query read, none sent.", count)
         return count
 
     def _record(self, row: Any) -> dict[str, Any]:

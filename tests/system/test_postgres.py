@@ -74,7 +74,10 @@ def database(postgres, monkeypatch) -> None:
 def driver(request, monkeypatch) -> str:
     """The driver that the hook takes: the new one, or that of an Airflow with SQLAlchemy 1.4."""
     hook = pytest.importorskip("airflow.providers.postgres.hooks.postgres")
-    monkeypatch.setattr(hook, "USE_PSYCOPG3", request.param == "psycopg")
+    if request.param == "psycopg2":
+        monkeypatch.setattr(hook, "USE_PSYCOPG3", False)
+    elif not hook.USE_PSYCOPG3:
+        pytest.skip("this Airflow has SQLAlchemy 1.4, with which the hook takes psycopg2")
     return request.param
 
 
@@ -176,6 +179,20 @@ def test_a_task_that_is_killed_ends_its_query_on_the_server(sandbox, database, d
         pushing.execute({})
     assert time.monotonic() - began < 5
     assert sandbox.calls == []
+
+
+@pytest.mark.parametrize("driver", ["psycopg"], indirect=True)  # psycopg2 keeps signals waiting for its answer
+def test_a_signal_ends_a_query_that_has_given_no_row_yet(sandbox, database, driver):
+    pushing = operator("SELECT 1 AS id, pg_sleep(30)::text")
+    handler = signal.signal(signal.SIGTERM, lambda *_: pushing.on_kill())
+    try:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        began = time.monotonic()
+        with pytest.raises(BubblehouseTransientError, match="told to stop"):
+            pushing.execute({})
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert time.monotonic() - began < 5
 
 
 PUSH = """
