@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import csv
 import os
 import shutil
 import socket
 import sqlite3
 import tempfile
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from deployment import Deployment
 
+CHINOOK = Path(__file__).parents[1] / "dags_examples" / "data" / "chinook_customers.csv"
 AIRFLOW_HOME = tempfile.mkdtemp(prefix="bubblehouse-tests-")
 atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
 for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
@@ -61,6 +65,18 @@ def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbo
     running_sandbox.clear()
     monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", running_sandbox.connection())
     return running_sandbox
+
+
+@pytest.fixture(scope="session")
+def chinook_database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of an SQLite database with the customers of the examples' CSV, as their sample database has them."""
+    path = str(tmp_path_factory.mktemp("chinook") / "chinook.db")
+    with CHINOOK.open(encoding="utf-8", newline="") as file, closing(sqlite3.connect(path)) as connection:
+        header, *rows = csv.reader(file)
+        connection.execute(f"CREATE TABLE Customer ({', '.join(header)})")
+        connection.executemany(f"INSERT INTO Customer VALUES ({', '.join('?' * len(header))})", rows)
+        connection.commit()
+    return path
 
 
 @pytest.fixture

@@ -388,6 +388,8 @@ def _exact(value: object) -> str:
 def _identifier(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _FIRST_HUGE_ID:
         return str(value)
+    if isinstance(value, UUID):  # as databases have them
+        return str(value)
     if not isinstance(value, str):
         raise InvalidCustomerError("must be text or a whole number of at most 100 digits")
     return _SHOP_PREFIX.sub("", value, count=1) if value.startswith("gid://") else _exact(value)

@@ -51,6 +51,7 @@ class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
 
     custom_operator_name = "@task.bubblehouse_customers"
     template_fields: Sequence[str] = ("bubblehouse_conn_id", "rejected_path", *DecoratedOperator.template_fields)
+    template_ext: Sequence[str] = ()  # an argument such as "report.sql" is text, not the name of a template
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ def bubblehouse_customers_task(
 
     :param python_callable: the function; it returns a list of dicts with the fields of Customer2.
     :param multiple_outputs: whether each count of the summary becomes an XCom of its own.
-    :param kwargs: the parameters of ``UpdateCustomersOperator``, but for ``customers`` and ``path``.
+    :param kwargs: the parameters of ``UpdateCustomersOperator``, but for ``customers``, ``path`` and ``sql``.
     """
     return task_decorator_factory(
         python_callable=python_callable,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -26,13 +26,15 @@ from airflow_provider_bubblehouse.push.sources import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
+    from airflow_provider_bubblehouse.operators.query import Query
     from airflow_provider_bubblehouse.push.push import Push
     from airflow_provider_bubblehouse.push.rejected import RejectedRows
     from airflow_provider_bubblehouse.push.sources import ColumnMap, Source
+    from airflow_provider_bubblehouse.push.spool import SpooledSource
 
 DEFAULT_BATCH_SIZE = 500  # half of what the API recommends at most for orders, the only number it names
 DEFAULT_MAX_ATTEMPTS = 5
@@ -61,10 +63,34 @@ class CustomerRows(Sequence[Any]):
         return f"{len(self)} customers"
 
 
+class SqlParameters:
+    """
+    Parameters of a query, whose text is their count: they may be of a customer.
+
+    :param values: the parameters, in their order or by name.
+    """
+
+    def __init__(self, values: Sequence[Any] | Mapping[str, Any]) -> None:
+        self.values = values
+
+    def __repr__(self) -> str:
+        return f"{len(self.values)} parameters"
+
+
 class _CustomersOperator(BaseOperator):
     """What updating and deleting share: where the rows come from and how they travel."""
 
-    template_fields: Sequence[str] = ("bubblehouse_conn_id", "customers", "path", "rejected_path")
+    template_fields: Sequence[str] = (
+        "bubblehouse_conn_id",
+        "customers",
+        "path",
+        "sql",
+        "sql_conn_id",
+        "sql_parameters",
+        "rejected_path",
+    )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql"}
     ui_color = "#e8e1f5"
     timezone = "UTC"
 
@@ -73,6 +99,9 @@ class _CustomersOperator(BaseOperator):
         *,
         customers: Sequence[Mapping[str, Any]] | str | None = None,
         path: str | os.PathLike[str] | ObjectStoragePath | None = None,
+        sql: str | None = None,
+        sql_conn_id: str | None = None,
+        sql_parameters: Sequence[Any] | Mapping[str, Any] | None = None,
         file_format: str = "auto",
         column_map: ColumnMap | None = None,
         bubblehouse_conn_id: str = BubblehouseHook.default_conn_name,
@@ -89,8 +118,10 @@ class _CustomersOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if (customers is None) == (path is None):
-            raise BubblehousePermanentError("Give either customers or path: the rows come from one place.")
+        if sum(place is not None for place in (customers, path, sql)) != 1:
+            raise BubblehousePermanentError("Give one of customers, path and sql: the rows come from one place.")
+        if (sql is None) != (sql_conn_id is None) or (sql is None and sql_parameters is not None):
+            raise BubblehousePermanentError("sql and sql_conn_id go together, and sql_parameters with them only.")
         if file_format not in FILE_FORMATS:
             raise BubblehousePermanentError(f"file_format must be one of {', '.join(FILE_FORMATS)}.")
         if on_rejected not in ("stop", "continue"):
@@ -108,6 +139,9 @@ class _CustomersOperator(BaseOperator):
         targets_of(column_map)  # refuses what is no column map
         self.customers = customers
         self.path = path
+        self.sql = sql
+        self.sql_conn_id = sql_conn_id
+        self.sql_parameters: Any = sql_parameters
         self.file_format = file_format
         self.column_map = column_map
         self.bubblehouse_conn_id = bubblehouse_conn_id
@@ -122,24 +156,31 @@ class _CustomersOperator(BaseOperator):
         self.resume = resume
         self.sends = not dry_run  # under its own name it would hide BaseOperator.dry_run, which the CLI calls
         self._push: Push | None = None
+        self._query: Query | None = None
+        self._spool: SpooledSource | None = None
         self._is_killed = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the rows and return the summary, which goes to XCom."""
-        self._push = self._prepare(context)
-        if self._is_killed:
-            self._push.stop()
         try:
+            self._push = self._prepare(context)
+            if self._is_killed:
+                self._push.stop()
             return self._push.run()
         except BubblehouseTransientError as error:
             say_where_no_try_is_left(error, context)
             raise
+        finally:
+            if self._spool is not None:
+                self._spool.close()
 
     def on_kill(self) -> None:
         """Have ``execute`` end soon; called by a signal's handler, so that it must not wait for anything."""
         self._is_killed = True
         if self._push is not None:
             self._push.stop()
+        elif self._query is not None:
+            self._query.cancel()
 
     def _prepare(self, context: Context) -> Push:
         from airflow.providers.common.compat.sdk import Stats
@@ -153,8 +194,9 @@ class _CustomersOperator(BaseOperator):
         if store is not None and not self.resume:
             forget_progress(store)
             store = None
+        own = self._own_parameters()
         return Push(
-            source=self._source(),
+            source=self._source(own["normalise"], plain_pass=own["plain_pass"]),
             connect=None if connection is None else lambda: Client(connection),
             max_calls_per_second=None if connection is None else connection.max_calls_per_second,
             batch_size=self.batch_size,
@@ -175,7 +217,7 @@ class _CustomersOperator(BaseOperator):
             },
             rejected_rows=self._rejected_rows(context),
             count=Stats.incr,
-            **self._own_parameters(),
+            **own,
         )
 
     @abstractmethod
@@ -192,13 +234,35 @@ class _CustomersOperator(BaseOperator):
         own = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) if ti is not None else ()  # mapped tasks do not meet
         return RejectedRows(_filesystem(location), "/".join((location.path, *map(str, own))))
 
-    def _source(self) -> Source:
+    def _source(self, normalise: Callable[[object], Mapping[str, Any]], *, plain_pass: bool) -> Source:
+        if self.sql is not None:
+            self._spool = self._spooled(normalise, plain_pass=plain_pass)
+            return self._spool
         if self.path is None:
             return ListSource(_rows(self.customers), column_map=self.column_map)
         location = _location(self.path)
         return FileSource(
             _filesystem(location), location.path, file_format=self.file_format, column_map=self.column_map
         )
+
+    def _spooled(self, normalise: Callable[[object], Mapping[str, Any]], *, plain_pass: bool) -> SpooledSource:
+        """Make the query, and keep its rows."""
+        from airflow_provider_bubblehouse.operators.query import Query
+        from airflow_provider_bubblehouse.push.batches import largest_customer
+        from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
+        from airflow_provider_bubblehouse.push.spool import SpooledSource
+
+        if not (isinstance(self.sql, str) and self.sql.strip() and isinstance(self.sql_conn_id, str)):
+            raise BubblehousePermanentError("sql must be one query, and sql_conn_id the name of a connection.")
+        parameters = self.sql_parameters
+        if isinstance(parameters, SqlParameters):
+            parameters = parameters.values
+        encoder = CustomerEncoder(normalise, plain_pass=plain_pass, largest=largest_customer(self.max_batch_bytes))
+        self._query = Query(self.sql, conn_id=self.sql_conn_id, parameters=parameters)
+        if self._is_killed:
+            self._query.cancel()
+        with self._query.run() as (columns, rows):
+            return SpooledSource(columns, rows, column_map=self.column_map, encoder=encoder)
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
@@ -214,7 +278,9 @@ class _CustomersOperator(BaseOperator):
             fields.discard("customers")
             self.customers = _resolve(self.customers, context)
         super()._do_render_template_fields(parent, fields, context, jinja_env, seen_oids)
-        if self.path is None:
+        if self.sql_parameters is not None and not isinstance(self.sql_parameters, SqlParameters):
+            self.sql_parameters = SqlParameters(_parameters(self.sql_parameters))
+        if self.path is None and self.sql is None:
             self.customers = CustomerRows(_rows(self.customers))
 
 
@@ -231,10 +297,20 @@ class UpdateCustomersOperator(_CustomersOperator):
     ``batches``, ``calls``, ``retries``, ``seconds``, and the folder ``rejected_path`` if rows were written there.
 
     :param customers: the rows: a list of dicts with the fields of Customer2, an XComArg that gives one, or a template
-        that renders to it as JSON. Not together with ``path``. A literal list becomes part of the serialized DAG, with
-        all it holds: for demos only. (templated)
+        that renders to it as JSON. A literal list becomes part of the serialized DAG, with all it holds: for demos
+        only. (templated) Exactly one of ``customers``, ``path`` and ``sql`` is given.
     :param path: a file of rows: a local path, or one in an object store such as ``s3://conn_id@bucket/key.csv``; a
         glob, unless a file of exactly that name exists. ``.gz`` is decompressed. (templated)
+    :param sql: a query, one ``SELECT``, or a ``.sql`` file that holds one. Its rows, as the database's driver gives
+        them, are kept in a temporary file of the worker (in ``TMPDIR``) until they are pushed, so that the database is
+        left alone by then. A retry makes it anew, and goes on after what is settled if it gives the same rows in the
+        same order: let it have an ``ORDER BY``. (templated)
+    :param sql_conn_id: the Airflow connection of the database, of any type with a ``DbApiHook``; needs the extra
+        ``sql``. Rows come a thousand at a time, but some drivers hold all of them at once unless told otherwise: give
+        a connection of type ``mysql`` the extra ``{"cursor": "sscursor"}``. (templated)
+    :param sql_parameters: values for the placeholders of ``sql``, in the way of its driver: a list, or an object by
+        name. Airflow shows the rendered text of ``sql``, but of these only how many there are; as part of the DAG file
+        it keeps literal ones, too. (templated)
     :param file_format: ``jsonl``, ``json`` (an array of objects), ``csv``, ``parquet``, or ``rejected`` for files of
         a ``rejected_path``; ``auto`` goes by the suffix.
     :param column_map: column or field of the source to field of Customer2, such as ``{"CustomerId": "id", "City":
@@ -306,7 +382,11 @@ class DeleteCustomersOperator(_CustomersOperator):
         self.max_customers = max_customers
 
     def _own_parameters(self) -> dict[str, Any]:
-        return {"normalise": CustomerNormaliser().normalise_deletion, "max_customers": self.max_customers}
+        return {
+            "normalise": CustomerNormaliser().normalise_deletion,
+            "plain_pass": False,
+            "max_customers": self.max_customers,
+        }
 
 
 def _rows(value: Any) -> Sequence[Any]:
@@ -324,6 +404,12 @@ def _rows(value: Any) -> Sequence[Any]:
         raise BubblehousePermanentError("customers is None; did the task before return its list?")
     if isinstance(value, Mapping | str) or not isinstance(value, Sequence):
         raise BubblehousePermanentError("customers must be a list of objects, one for each customer.")
+    return value
+
+
+def _parameters(value: Any) -> Sequence[Any] | Mapping[str, Any]:
+    if isinstance(value, str) or not isinstance(value, Sequence | Mapping):
+        raise BubblehousePermanentError("sql_parameters must be a list, or an object by the placeholders' names.")
     return value
 
 

@@ -62,7 +62,7 @@ class RejectedRows:
                     "reason": str(row.error),
                     "status": None,
                     "error_id": None,
-                    "customer": _in_json(row.record),
+                    "customer": in_json(row.record),
                 },
             ).encode()
             for row in rows
@@ -83,8 +83,12 @@ class RejectedRows:
         self.written = True
 
 
-def _in_json(record: object) -> object:
-    """Return a record as JSON can hold it: what JSON has no form for is text, or null where that cannot be had."""
+def in_json(record: object) -> object:
+    """
+    Return a record as JSON can hold it: what JSON has no form for is text, or null where that cannot be had.
+
+    :param record: what stands in a source.
+    """
     with suppress(Exception):  # a nesting without an end, or an object that fails to tell its text
         made = _built_in(record)
         json.dumps(made)
@@ -99,4 +103,4 @@ def _built_in(value: object) -> object:
         return {str(name): _built_in(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_built_in(inner) for inner in value]
-    return str(value)
+    return str(bytes(value) if isinstance(value, memoryview) else value)

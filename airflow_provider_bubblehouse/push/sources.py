@@ -418,7 +418,7 @@ def _csv_rows(text: str) -> tuple[list[list[str]], int, str, str]:
 def _layout(name: str, header: list[str], columns: Mapping[str, tuple[str, ...]] | None) -> Layout:
     if columns is None:
         columns = {column: (column,) for column in header}
-    _check_columns(name, header, columns)
+    check_columns(name, header, columns)
     cells = [Cell(place, columns[column]) for place, column in enumerate(header) if column in columns]
     return Layout(cells, width=len(header))
 
@@ -429,19 +429,26 @@ def _broken_csv_error(name: str, line: int, fault: str) -> BubblehousePermanentE
     )
 
 
-def _check_columns(name: str, header: Sequence[str], columns: Mapping[str, tuple[str, ...]]) -> None:
-    """See that the columns to send are there, once each. Names from the file are not shown: they may be a row."""
+def check_columns(name: str, header: Sequence[str], columns: Mapping[str, tuple[str, ...]]) -> None:
+    """
+    See that the columns to send are there, once each. Names from the source are not shown: they may be a row.
+
+    :param name: what to call the source.
+    :param header: its columns.
+    :param columns: those to send, with their fields (see ``targets_of``).
+    :raises BubblehousePermanentError: if they are not.
+    """
     if missing := [column for column in columns if column not in header]:
         raise BubblehousePermanentError(f"{name} lacks columns that column_map names: {', '.join(missing)}.")
     twice = [place for place, column in enumerate(header, 1) if column in columns and column in header[: place - 1]]
     if twice:
-        raise BubblehousePermanentError(f"{name}: the header has the same name in column {twice[0]} as before.")
+        raise BubblehousePermanentError(f"{name} has the same name in column {twice[0]} as before.")
     if not {("id",), ("email",)} & set(columns.values()):
         raise BubblehousePermanentError(
-            f"{name} has no column for id or email; does it have a header? Name the column in column_map."
+            f"{name} has no column for id or email; name the column in column_map. (A CSV needs a header.)"
         )
     if nameless := [place for place, column in enumerate(header, 1) if column in columns and not column.strip()]:
-        raise BubblehousePermanentError(f"{name}: column {nameless[0]} has no name in the header.")
+        raise BubblehousePermanentError(f"{name}: column {nameless[0]} has no name.")
 
 
 def _read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, ...]] | None) -> Iterator[object]:
@@ -457,7 +464,7 @@ def _read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, 
         file = ParquetFile(stream)
         header = file.schema_arrow.names
         wanted = columns if columns is not None else {column: (column,) for column in header}
-        _check_columns(name, header, wanted)
+        check_columns(name, header, wanted)
         for batch in file.iter_batches(batch_size=_CHUNK_ROWS, columns=list(wanted)):
             records = batch.to_pylist()
             row += len(records)

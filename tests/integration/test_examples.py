@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ def test_an_example_is_parsed_without_a_warning_and_retries(bag):
     assert {one.retries for one in sending} == {3}
 
 
-def test_an_example_runs(bag, sandbox, run_dag, tries_of, monkeypatch):
+def test_an_example_runs(bag, sandbox, run_dag, tries_of, monkeypatch, chinook_database):
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP_DATABASE", json.dumps({"conn_type": "sqlite", "host": chinook_database}))
     monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_HTTP", sandbox.connection(conn_type="http", login=None))
     (dag,) = bag.dags.values()
     for one in dag.tasks:

@@ -17,6 +17,7 @@ CUSTOMERS_AFTER = {
     "delete_customers": 2,
     "push_customers_from_file": 59,
     "push_customers_from_many_files": 59,
+    "push_customers_from_sql": 4,
     "push_customers_from_xcom": 2,
     "push_customers_in_shards": 59,
     "push_customers_with_decorator": 2,
@@ -32,10 +33,11 @@ def pool(deployment):
 
 
 @pytest.fixture(scope="module")
-def examples(deployment, pool, running_sandbox):
+def examples(deployment, pool, running_sandbox, chinook_database):
     deployment.create_connection(
         "bubblehouse_http", conn_type="http", host=running_sandbox.url, password=running_sandbox.token
     )
+    deployment.create_connection("shop_database", conn_type="sqlite", host=chinook_database)
     folder = deployment.dags / "examples"
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("__pycache__"))
     calling = folder / "call_with_http_operator.py"  # it has the shop in its URL

@@ -32,6 +32,7 @@ def normalised(field: str, value: object) -> object:
         ("id", "007", "007"),
         ("id", 7, "7"),
         ("id", 2**70, str(2**70)),
+        ("id", UUID(int=7), "00000000-0000-0000-0000-000000000007"),
         ("id", "gid://shopify/Customer/123", "123"),
         ("id", "gid://shopify/Customer/", "gid://shopify/Customer/"),
         ("id", "gid://shopify/Order/1", "gid://shopify/Order/1"),
