@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_bubblehouse.push.push import Push
     from airflow_provider_bubblehouse.push.rejected import RejectedRows
@@ -116,11 +117,16 @@ class _CustomersOperator(BaseOperator):
         self.resume = resume
         self.sends = not dry_run  # under its own name it would hide BaseOperator.dry_run, which the CLI calls
         self._push: Push | None = None
+        self._output: str | None = None  # the URI of the asset that is written
         self._is_killed = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the rows and return the summary, which goes to XCom."""
-        self._push = self._prepare(context)
+        from airflow_provider_bubblehouse.lineage import report_push
+
+        hook = BubblehouseHook(self.bubblehouse_conn_id)
+        self._output = hook.customers_uri if self.sends else None
+        self._push = self._prepare(context, hook)
         if self._is_killed:
             self._push.stop()
         try:
@@ -128,6 +134,8 @@ class _CustomersOperator(BaseOperator):
         except BubblehouseTransientError as error:
             say_where_no_try_is_left(error, context)
             raise
+        finally:
+            report_push(hook, self._push, output=self._output)
 
     def on_kill(self) -> None:
         """Have ``execute`` end soon; called by a signal's handler, so that it must not wait for anything."""
@@ -135,14 +143,26 @@ class _CustomersOperator(BaseOperator):
         if self._push is not None:
             self._push.stop()
 
-    def _prepare(self, context: Context) -> Push:
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """
+        Return what the push read and wrote; Airflow's OpenLineage provider calls this.
+
+        It does so after a failure too, as there is no method of its own for that: what was sent before it was sent.
+
+        :param task_instance: the task's run.
+        """
+        from airflow_provider_bubblehouse.lineage import openlineage_of
+
+        return None if self._push is None else openlineage_of(self._push, output=self._output)
+
+    def _prepare(self, context: Context, hook: BubblehouseHook) -> Push:
         from airflow.providers.common.compat.sdk import Stats
 
         from airflow_provider_bubblehouse.api.client import Client
         from airflow_provider_bubblehouse.push.checkpoint import forget_progress
         from airflow_provider_bubblehouse.push.push import Push
 
-        connection = BubblehouseHook(self.bubblehouse_conn_id).connection if self.sends else None
+        connection = hook.connection if self.sends else None
         store = context.get("task_state_store") if self.sends else None  # Airflow has one from 3.3 on
         if store is not None and not self.resume:
             forget_progress(store)
