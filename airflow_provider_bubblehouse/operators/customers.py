@@ -206,6 +206,10 @@ class _CustomersOperator(BaseOperator):
         own = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) if ti is not None else ()  # mapped tasks do not meet
         return RejectedRows(_filesystem(location), "/".join((location.path, *map(str, own))))
 
+    def _take(self, customers: Any) -> None:
+        """Have rows as the operator's own; what tells of its attributes, as OpenLineage can, is to show their count."""
+        self.customers = CustomerRows(_rows(customers))
+
     def _source(self) -> Source:
         if self.path is None:
             return ListSource(_rows(self.customers), column_map=self.column_map)
@@ -229,7 +233,7 @@ class _CustomersOperator(BaseOperator):
             self.customers = _resolve(self.customers, context)
         super()._do_render_template_fields(parent, fields, context, jinja_env, seen_oids)
         if self.path is None:
-            self.customers = CustomerRows(_rows(self.customers))
+            self._take(self.customers)
 
 
 class UpdateCustomersOperator(_CustomersOperator):
