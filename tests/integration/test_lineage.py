@@ -10,7 +10,13 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from airflow.providers.common.compat.sdk import HookLineageCollector
 from versions import AIRFLOW
+
+from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseRejectedError
+from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
+from airflow_provider_bubblehouse.lineage import report_lineage
+from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,3 +223,85 @@ def test_a_dag_that_is_scheduled_on_the_shops_customers_is_queued_when_they_were
         queued = connection.execute(f"SELECT target_dag_id FROM {kind}_dag_run_queue").fetchall()
     assert events == [("lineage", "of_files", f"bubblehouse://{lineage.host}/{lineage.shop}/customers")]
     assert queued == [("scheduled_on_it",)]
+
+
+class Reader:
+    """Stands in for ``get_hook_lineage_collector``, with a collector that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.collector = HookLineageCollector()
+
+    def __call__(self) -> HookLineageCollector:
+        return self.collector
+
+    @property
+    def inputs(self) -> list[str]:
+        return [told.asset.uri for told in self.collector.collected_assets.inputs]
+
+    @property
+    def outputs(self) -> list[str]:
+        return [told.asset.uri for told in self.collector.collected_assets.outputs]
+
+
+@pytest.fixture
+def reader(monkeypatch) -> Reader:
+    """Have hook lineage read, as a plugin of anybody's can."""
+    from airflow.providers.common.compat import sdk
+
+    reader = Reader()
+    monkeypatch.setattr(sdk, "get_hook_lineage_collector", reader, raising=False)
+    return reader
+
+
+def test_a_push_tells_hook_lineage_of_its_files_and_of_the_shop(sandbox, reader, tmp_path):
+    (tmp_path / "a.csv").write_text("id\n1\n")
+    UpdateCustomersOperator(task_id="push", path=tmp_path / "a.csv").execute({})
+    assert reader.inputs == [f"file://{tmp_path}/a.csv"]
+    assert reader.outputs == [BubblehouseHook().customers_uri]
+
+
+def test_a_push_that_made_no_call_tells_hook_lineage_of_its_files_only(sandbox, reader, tmp_path):
+    (tmp_path / "a.csv").write_text("id,deleted\n1,perhaps\n")
+    with pytest.raises(BubblehousePermanentError):
+        UpdateCustomersOperator(task_id="push", path=tmp_path / "a.csv").execute({})
+    assert reader.inputs == [f"file://{tmp_path}/a.csv"]
+    assert reader.outputs == []
+
+
+def test_a_push_that_fails_halfway_tells_hook_lineage_of_the_shop(sandbox, reader):
+    sandbox.script("ok", "400")
+    with pytest.raises(BubblehouseRejectedError):
+        UpdateCustomersOperator(task_id="push", customers=[{"id": "1"}, {"id": "2"}], batch_size=1).execute({})
+    assert reader.outputs == [BubblehouseHook().customers_uri]
+
+
+def test_a_call_of_the_hook_tells_hook_lineage_of_the_shop(sandbox, reader):
+    hook = BubblehouseHook()
+    hook.update_customers([])
+    assert reader.outputs == []
+    hook.update_customers([{"id": "1"}])
+    assert reader.outputs == [hook.customers_uri]
+
+
+def test_a_reader_of_lineage_that_fails_does_not_fail_what_was_sent(sandbox, reader, monkeypatch, caplog):
+    def fail(*_args, **_kwargs):
+        raise RuntimeError
+
+    monkeypatch.setattr(type(reader.collector), "create_asset", fail, raising=False)
+    monkeypatch.setattr(type(reader.collector), "create_dataset", fail, raising=False)
+    assert UpdateCustomersOperator(task_id="push", customers=[{"id": "1"}]).execute({})["accepted"] == 1
+    assert "hook lineage was not told" in caplog.text
+
+
+def test_a_file_that_airflow_takes_for_no_asset_hides_no_other(reader):
+    report_lineage(BubblehouseHook(), inputs=[f"file:///{'long' * 400}.csv", "file:///z.csv"])
+    assert reader.inputs[-1] == "file:///z.csv"
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_a_task_that_never_got_to_its_push_tells_openlineage_nothing(sandbox, monkeypatch, sends):
+    monkeypatch.delenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT")
+    operator = UpdateCustomersOperator(task_id="push", path="none.csv", dry_run=not sends)
+    with pytest.raises(Exception, match=r"bubblehouse_default|There is no file"):
+        operator.execute({})
+    assert operator.get_openlineage_facets_on_complete(None) is None
