@@ -124,9 +124,7 @@ class _CustomersOperator(BaseOperator):
         """Push the rows and return the summary, which goes to XCom."""
         from airflow_provider_bubblehouse.lineage import report_push
 
-        hook = BubblehouseHook(self.bubblehouse_conn_id)
-        self._output = hook.customers_uri if self.sends else None
-        self._push = self._prepare(context, hook)
+        self._push = self._prepare(context)
         if self._is_killed:
             self._push.stop()
         try:
@@ -135,7 +133,7 @@ class _CustomersOperator(BaseOperator):
             say_where_no_try_is_left(error, context)
             raise
         finally:
-            report_push(hook, self._push, output=self._output)
+            report_push(BubblehouseHook(self.bubblehouse_conn_id), self._push, output=self._output)
 
     def on_kill(self) -> None:
         """Have ``execute`` end soon; called by a signal's handler, so that it must not wait for anything."""
@@ -155,14 +153,16 @@ class _CustomersOperator(BaseOperator):
 
         return None if self._push is None else openlineage_of(self._push, output=self._output)
 
-    def _prepare(self, context: Context, hook: BubblehouseHook) -> Push:
+    def _prepare(self, context: Context) -> Push:
         from airflow.providers.common.compat.sdk import Stats
 
         from airflow_provider_bubblehouse.api.client import Client
         from airflow_provider_bubblehouse.push.checkpoint import forget_progress
         from airflow_provider_bubblehouse.push.push import Push
 
+        hook = BubblehouseHook(self.bubblehouse_conn_id)
         connection = hook.connection if self.sends else None
+        self._output = hook.customers_uri if self.sends else None
         store = context.get("task_state_store") if self.sends else None  # Airflow has one from 3.3 on
         if store is not None and not self.resume:
             forget_progress(store)
