@@ -21,6 +21,7 @@ DEFAULT_API_VERSION = "v20230601"  # as the UpdateCustomers3 page prints it
 CONNECT_TIMEOUT = 10.0  # seconds; a host that does not answer for so long is down
 DEFAULT_READ_TIMEOUT = 60.0  # seconds; what the vendor's own client waits
 MAX_ANSWER_BYTES = 16 * 1024 * 1024  # no answer of the API comes near; more is cut and so no JSON object
+_HIGHEST_PORT = 65535
 HEADERS = {
     "Accept": "application/json",
     "Content-Type": "application/json",
@@ -139,6 +140,8 @@ def _base_url(host: str, port: int | None) -> str:
             "use https, or http for this machine only."
         )
     number = own_port or port or None
+    if number is not None and not 0 < number <= _HIGHEST_PORT:
+        raise complaint
     bracketed = f"[{name}]" if ":" in name else name
     return f"{parts.scheme}://{bracketed}" + (f":{number}" if number else "")
 
