@@ -78,6 +78,7 @@ with DAG(
 if __name__ == "__main__":
     dag.test()
 """
+# of_hook, two batches of of_files, then refused and in_two_tries, whose second batch each meets its fault.
 FAULTS = ("ok", "ok", "ok", "ok", "400", "ok", "503")
 
 
