@@ -31,7 +31,8 @@ class _Watched:
         self._source = source
         self._progress = progress
         self._bar = progress.add_task("Checking", total=None)
-        self.version, self.fingerprint, self.share_read = source.version, source.fingerprint, source.share_read
+        self.version, self.fingerprint = source.version, source.fingerprint
+        self.share_read, self.urls = source.share_read, source.urls
 
     def chunks(self) -> Iterator[Chunk]:
         for chunk in self._source.chunks():

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+# What Airflow calls with a URI of the scheme; it reads them under another name before 3.0.
+_ASSET_URIS = [
+    {
+        "schemes": ["bubblehouse"],
+        "handler": "airflow_provider_bubblehouse.assets.customers.sanitize_uri",
+        "factory": "airflow_provider_bubblehouse.assets.customers.create_asset",
+        "to_openlineage_converter": "airflow_provider_bubblehouse.assets.customers.convert_asset_to_openlineage",
+    }
+]
+
 
 def get_provider_info() -> dict[str, Any]:
     """
-    Return the provider's entry: its connection type with its form, and its modules.
+    Return the provider's entry: its connection type with its form, its asset URIs, and its modules.
 
     Airflow 3.2 and later make the form from ``conn-fields`` and ``ui-field-behaviour``; earlier ones from the hook's
     methods, which read them here.
@@ -53,6 +63,8 @@ def get_provider_info() -> dict[str, Any]:
                 "class-name": "airflow_provider_bubblehouse.decorators.bubblehouse.bubblehouse_customers_task",
             }
         ],
+        "asset-uris": _ASSET_URIS,
+        "dataset-uris": _ASSET_URIS,
         "connection-types": [
             {
                 "connection-type": "bubblehouse",

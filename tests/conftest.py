@@ -31,6 +31,7 @@ os.environ.update(  # before anything imports Airflow, which reads them on impor
     AIRFLOW__CORE__DAGS_FOLDER=os.path.join(AIRFLOW_HOME, "dags"),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__CORE__UNIT_TEST_MODE="False",
+    AIRFLOW__OPENLINEAGE__DISABLED="True",  # but where a test is about it
     NO_PROXY="127.0.0.1,localhost",
 )
 

@@ -10,25 +10,23 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_bubblehouse import __version__
+from airflow_provider_bubblehouse.api.names import DEFAULT_HOST, HOST, WORD
 from airflow_provider_bubblehouse.api.tokens import MintedTokens, StoredToken, Tokens
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-DEFAULT_HOST = "app.bubblehouse.com"
 DEFAULT_API_VERSION = "v20230601"  # as the UpdateCustomers3 page prints it
 CONNECT_TIMEOUT = 10.0  # seconds; a host that does not answer for so long is down
 DEFAULT_READ_TIMEOUT = 60.0  # seconds; what the vendor's own client waits
 MAX_ANSWER_BYTES = 16 * 1024 * 1024  # no answer of the API comes near; more is cut and so no JSON object
+_HIGHEST_PORT = 65535
 HEADERS = {
     "Accept": "application/json",
     "Content-Type": "application/json",
     "User-Agent": f"airflow-provider-bubblehouse/{__version__}",
 }
-
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # what may stand in the URL's path as it is
-_HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f.:]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +53,7 @@ class ShopConnection:
 
     def url(self, function: str) -> str:
         """Return the URL of a function (https://app.bubblehouse.com/apidocs/calling/rpc)."""
-        if not _WORD.fullmatch(function):
+        if not WORD.fullmatch(function):
             raise BubblehousePermanentError("A function's name is one word, such as UpdateCustomers3.")
         return f"{self.base_url}/api/{self.api_version}/{self.shop}/{function}"
 
@@ -82,7 +80,7 @@ def read_connection(
     :raises BubblehousePermanentError: if a field is missing or cannot be right; the text names it, never its value.
     """
     shop = (login or "").strip()
-    if not _WORD.fullmatch(shop):
+    if not WORD.fullmatch(shop):
         raise BubblehousePermanentError(
             "Login of the Airflow connection must be the shop slug: the word that stands in the API's URL, "
             "such as my-shop."
@@ -134,7 +132,7 @@ def _base_url(host: str, port: int | None) -> str:
         raise complaint from None
     name = parts.hostname or ""
     has_more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
-    if parts.scheme not in ("https", "http") or has_more or not _HOST.fullmatch(name):
+    if parts.scheme not in ("https", "http") or has_more or not HOST.fullmatch(name):
         raise complaint
     if parts.scheme == "http" and not _is_loopback(name):
         raise BubblehousePermanentError(
@@ -142,6 +140,8 @@ def _base_url(host: str, port: int | None) -> str:
             "use https, or http for this machine only."
         )
     number = own_port or port or None
+    if number is not None and not 0 < number <= _HIGHEST_PORT:
+        raise complaint
     bracketed = f"[{name}]" if ":" in name else name
     return f"{parts.scheme}://{bracketed}" + (f":{number}" if number else "")
 

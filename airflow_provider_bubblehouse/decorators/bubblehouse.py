@@ -68,7 +68,7 @@ class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
         arguments = [_shown(argument) for argument in self.op_args]
         context_merge(context, {name: _shown(argument) for name, argument in self.op_kwargs.items()})
         parameters = determine_kwargs(self.python_callable, arguments, context)
-        self.customers = self.python_callable(*arguments, **parameters)
+        self._take(self.python_callable(*arguments, **parameters))
         return UpdateCustomersOperator.execute(self, context)
 
     def _do_render_template_fields(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseHook
 
@@ -53,6 +54,13 @@ class BubblehouseHook(BaseHook):
         from airflow_provider_bubblehouse.api.client import Client
 
         return Client(self.connection)
+
+    @property
+    def customers_uri(self) -> str:
+        """The URI of the asset that the shop's customers are."""
+        from airflow_provider_bubblehouse.assets.customers import customers_uri
+
+        return customers_uri(host=urlsplit(self.connection.base_url).netloc, shop=self.connection.shop)
 
     def get_conn(self) -> Client:
         """Return the client that makes the calls."""
@@ -121,6 +129,7 @@ class BubblehouseHook(BaseHook):
             encode_customer,
         )
         from airflow_provider_bubblehouse.exceptions import UPDATE_CUSTOMERS, BubblehousePermanentError
+        from airflow_provider_bubblehouse.lineage import report_lineage
         from airflow_provider_bubblehouse.push.batches import body_of
         from airflow_provider_bubblehouse.push.summary import InvalidRows
 
@@ -135,6 +144,7 @@ class BubblehouseHook(BaseHook):
             raise BubblehousePermanentError(f"Customers are invalid and nothing was sent. {invalid}.")
         if encoded:
             self.client.call(UPDATE_CUSTOMERS, body_of(encoded, debug=debug), debug=debug)
+            report_lineage(self, output=self.customers_uri)
 
     def test_connection(self) -> tuple[bool, str]:
         """Call Status2 with the token, for the Test button; a token that is not accepted is told from a dead line."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_bubblehouse.operators.query import Query
     from airflow_provider_bubblehouse.push.push import Push
@@ -158,10 +159,13 @@ class _CustomersOperator(BaseOperator):
         self._push: Push | None = None
         self._query: Query | None = None
         self._spool: SpooledSource | None = None
+        self._output: str | None = None  # the URI of the asset that is written
         self._is_killed = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the rows and return the summary, which goes to XCom."""
+        from airflow_provider_bubblehouse.lineage import report_push
+
         try:
             self._push = self._prepare(context)
             if self._is_killed:
@@ -173,6 +177,8 @@ class _CustomersOperator(BaseOperator):
         finally:
             if self._spool is not None:
                 self._spool.close()
+            if self._push is not None:
+                report_push(BubblehouseHook(self.bubblehouse_conn_id), self._push, output=self._output)
 
     def on_kill(self) -> None:
         """Have ``execute`` end soon; called by a signal's handler, so that it must not wait for anything."""
@@ -182,6 +188,18 @@ class _CustomersOperator(BaseOperator):
         elif self._query is not None:
             self._query.cancel()
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """
+        Return what the push read and wrote; Airflow's OpenLineage provider calls this.
+
+        It does so after a failure too, as there is no method of its own for that: what was sent before it was sent.
+
+        :param task_instance: the task's run.
+        """
+        from airflow_provider_bubblehouse.lineage import openlineage_of
+
+        return None if self._push is None else openlineage_of(self._push, output=self._output)
+
     def _prepare(self, context: Context) -> Push:
         from airflow.providers.common.compat.sdk import Stats
 
@@ -189,7 +207,9 @@ class _CustomersOperator(BaseOperator):
         from airflow_provider_bubblehouse.push.checkpoint import forget_progress
         from airflow_provider_bubblehouse.push.push import Push
 
-        connection = BubblehouseHook(self.bubblehouse_conn_id).connection if self.sends else None
+        hook = BubblehouseHook(self.bubblehouse_conn_id)
+        connection = hook.connection if self.sends else None
+        self._output = hook.customers_uri if self.sends else None
         store = context.get("task_state_store") if self.sends else None  # Airflow has one from 3.3 on
         if store is not None and not self.resume:
             forget_progress(store)
@@ -233,6 +253,10 @@ class _CustomersOperator(BaseOperator):
         ti = context.get("ti")
         own = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) if ti is not None else ()  # mapped tasks do not meet
         return RejectedRows(_filesystem(location), "/".join((location.path, *map(str, own))))
+
+    def _take(self, customers: Any) -> None:
+        """Have rows as the operator's own; what tells of its attributes, as OpenLineage can, is to show their count."""
+        self.customers = CustomerRows(_rows(customers))
 
     def _source(self, normalise: Callable[[object], Mapping[str, Any]], *, plain_pass: bool) -> Source:
         if self.sql is not None:
@@ -281,7 +305,7 @@ class _CustomersOperator(BaseOperator):
         if self.sql_parameters is not None and not isinstance(self.sql_parameters, SqlParameters):
             self.sql_parameters = SqlParameters(_parameters(self.sql_parameters))
         if self.path is None and self.sql is None:
-            self.customers = CustomerRows(_rows(self.customers))
+            self._take(self.customers)
 
 
 class UpdateCustomersOperator(_CustomersOperator):

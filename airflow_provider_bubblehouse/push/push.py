@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from queue import Empty, SimpleQueue
@@ -93,6 +94,7 @@ class Push:
 
     summary: Summary = field(default_factory=Summary, init=False)
     invalid_rows: InvalidRows = field(default_factory=InvalidRows, init=False)
+    rows_by_file: Counter[str] | None = field(default=None, init=False)  # once a pass has read the whole source
     _places: Places = field(default_factory=Places, init=False)
     _events: SimpleQueue[Event] = field(default_factory=SimpleQueue, init=False)
     _lanes: Lanes | None = field(default=None, init=False)
@@ -176,6 +178,7 @@ class Push:
         if progress is not None:
             self.summary.progress = progress
             self.summary.resumed_at = self._settled_when_saved = self.summary.settled
+            self.summary.accepted_before = progress.accepted
             log.info("Earlier tries have settled %d rows; the push goes on after them.", self.summary.settled)
         return progress
 
@@ -201,10 +204,12 @@ class Push:
         )
         self._places = places
         read = invalid = 0
+        rows_by_file: Counter[str] = Counter()
         for chunk in self.source.chunks():
             places.begin(chunk.file, read + 1)
             checked = encoder.check(chunk, read + 1)
             read += checked.count
+            rows_by_file[chunk.file] += checked.count
             invalid += len(checked.invalid)
             # Of a pass that goes over rows again these are less than before, until it is beyond them.
             progress.read, progress.invalid = max(progress.read, read), max(progress.invalid, invalid)
@@ -214,6 +219,7 @@ class Push:
             self._attend(0)
         if read < progress.read:
             raise _changed_error()
+        self.rows_by_file = rows_by_file
 
     def _report_invalid(self, rows: Sequence[InvalidRow]) -> None:
         if self.rejected_rows is not None:

@@ -61,6 +61,9 @@ class Source(Protocol):
     def share_read(self) -> float | None:
         """Return the share of the source that the pass under way has read, from 0 to 1; None if not known."""
 
+    def urls(self) -> Mapping[str, str]:
+        """Return the URL of every file by its name, in the order in which they are read."""
+
 
 class ListSource:
     """
@@ -94,6 +97,9 @@ class ListSource:
 
     def share_read(self) -> float | None:
         return self._read / len(self._records) if self._records else None
+
+    def urls(self) -> Mapping[str, str]:
+        return {}
 
 
 class FileSource:
@@ -159,6 +165,10 @@ class FileSource:
             return None
         total = sum(size or 0 for size in self._sizes)
         return min(1.0, self._position() / total) if total else None
+
+    def urls(self) -> Mapping[str, str]:
+        """Return the URL of every file by its name, such as ``s3://bucket/key.csv``, without what lets one in."""
+        return {name: self._filesystem.unstrip_protocol(name) for name, _ in self._files}
 
 
 def _position(raw: BinaryIO, before: int) -> int:

@@ -25,7 +25,7 @@ from airflow_provider_bubblehouse.push.rejected import in_json
 from airflow_provider_bubblehouse.push.sources import check_columns, targets_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from airflow_provider_bubblehouse.push.chunks import Chunk
     from airflow_provider_bubblehouse.push.encoder import CheckedChunk, CustomerEncoder
@@ -114,6 +114,9 @@ class SpooledSource:
 
     def share_read(self) -> float | None:
         return self._file.tell() / self._size if self._size else None
+
+    def urls(self) -> Mapping[str, str]:
+        return {}
 
     def close(self) -> None:
         """Delete the rows."""

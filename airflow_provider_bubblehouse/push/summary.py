@@ -25,6 +25,7 @@ class Summary:
 
     :param progress: what all tries have come to.
     :param resumed_at: rows that earlier tries had settled.
+    :param accepted_before: those of them that the API had accepted.
     :param batches: batches settled by this try, or in a dry run cut.
     :param calls: its calls, those made again included.
     :param retries: its calls made again for the same data.
@@ -33,6 +34,7 @@ class Summary:
 
     progress: Progress = field(default_factory=Progress)
     resumed_at: int = 0
+    accepted_before: int = 0
     batches: int = 0
     calls: int = 0
     retries: int = 0

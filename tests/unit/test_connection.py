@@ -66,6 +66,8 @@ def test_a_host_is_taken_with_scheme_and_port(host, port, base_url):
         {"host": "api.example.com?x=1"},
         {"host": "ftp://api.example.com"},
         {"host": "api.example.com:port"},
+        {"port": 65536},
+        {"port": -1},
         {"host": "a" * 64 + ".example.com"},
         {"host": "https://"},
         {"password": None},

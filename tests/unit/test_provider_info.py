@@ -49,6 +49,11 @@ def test_every_path_in_the_entry_can_be_imported():
         for item in INFO[kind]:
             for module in item["python-modules"]:
                 importlib.import_module(module)
+    for kind in ("asset-uris", "dataset-uris"):
+        for item in INFO[kind]:
+            for path in (item["handler"], item["factory"], item["to_openlineage_converter"]):
+                module, _, name = path.rpartition(".")
+                assert callable(getattr(importlib.import_module(module), name))
     (decorator,) = INFO["task-decorators"]
     module, _, name = decorator["class-name"].rpartition(".")
     assert callable(getattr(importlib.import_module(module), name))

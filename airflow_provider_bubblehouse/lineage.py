@@ -1,0 +1,124 @@
+"""
+What a push read and wrote, as OpenLineage and Airflow's hook lineage take it: names and counts, never a row.
+
+Neither has to be installed: OpenLineage is imported where its provider asks, and Airflow's own collector keeps nothing
+unless somebody reads it.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
+    from airflow_provider_bubblehouse.push.push import Push
+
+log = logging.getLogger(__name__)
+
+_MOST_FILES = 50  # datasets in one event; Airflow's hook lineage keeps 100 in a task
+
+
+def openlineage_name(url: str) -> tuple[str, str]:
+    """
+    Return namespace and name of a dataset (https://openlineage.io/docs/spec/naming).
+
+    :param url: its URL, taken as it is: a file's name may hold ``#`` and ``?``.
+    """
+    scheme, _, rest = url.partition("://")
+    store, _, path = rest.partition("/")
+    if scheme == "file":
+        return (f"file://{store}" if store else "file"), f"/{path}"
+    return f"{scheme}://{store}", path or "/"
+
+
+def openlineage_of(push: Push, *, output: str | None) -> OperatorLineage[Any, Any]:
+    """
+    Return what a push read and wrote: its files with their rows, and the shop's customers with the rows accepted.
+
+    Rows are those of this try, as each try is a run of its own to OpenLineage.
+
+    :param push: the push, which may have failed halfway.
+    :param output: the URI of the shop's customers; None if the push writes nothing.
+    """
+    from airflow.providers.common.compat.openlineage.facet import (
+        InputDataset,
+        OutputDataset,
+        OutputStatisticsOutputDatasetFacet,
+    )
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from openlineage.client.facet_v2 import input_statistics_input_dataset as input_statistics
+
+    inputs: list[Any] = []
+    for url, names in _inputs(push.source.urls()).items():
+        namespace, name = openlineage_name(url)
+        facets: dict[str, Any] = {}
+        if push.rows_by_file is not None:
+            facets["inputStatistics"] = input_statistics.InputStatisticsInputDatasetFacet(
+                rowCount=sum(push.rows_by_file[file] for file in names), fileCount=len(names)
+            )
+        inputs.append(InputDataset(namespace=namespace, name=name, inputFacets=facets))
+    outputs: list[Any] = []
+    if output is not None:
+        namespace, name = openlineage_name(output)
+        accepted = push.summary.progress.accepted - push.summary.accepted_before
+        statistics = OutputStatisticsOutputDatasetFacet(rowCount=accepted)
+        outputs.append(OutputDataset(namespace=namespace, name=name, outputFacets={"outputStatistics": statistics}))
+    return OperatorLineage(inputs=inputs, outputs=outputs)
+
+
+def report_push(hook: BubblehouseHook, push: Push, *, output: str | None) -> None:
+    """
+    Tell Airflow's hook lineage what a push read and wrote.
+
+    :param hook: the hook of the push.
+    :param push: the push, which may have failed halfway.
+    :param output: the URI of the shop's customers; None if the push writes nothing.
+    """
+    report_lineage(hook, inputs=_inputs(push.source.urls()), output=output if push.summary.calls else None)
+
+
+def report_lineage(hook: BubblehouseHook, *, inputs: Iterable[str] = (), output: str | None = None) -> None:
+    """
+    Tell Airflow's hook lineage of assets. Nothing here can fail a task whose rows have been sent.
+
+    :param hook: the hook that read or wrote them.
+    :param inputs: the URLs of those that were read.
+    :param output: the URI of the one that was written, None for none.
+    """
+    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+    try:
+        collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
+        if output is not None:
+            collector.add_output_asset(context=hook, uri=output)
+        for url in inputs:
+            with suppress(ValueError):  # Airflow takes not every file's name for an asset's
+                collector.add_input_asset(context=hook, uri=url)
+    except Exception:  # a reader of lineage may be anybody's
+        log.warning("Airflow's hook lineage was not told what was read and written.", exc_info=True)
+
+
+def _inputs(urls: Mapping[str, str]) -> dict[str, list[str]]:
+    """
+    Return the datasets that files are, each URL with the names of its files: more than a few are the folder they share.
+
+    Left out are those whose URL does not name their store, as fsspec's of FTP: they would be mixed up with others.
+    """
+    named = {url: [name] for name, url in urls.items() if _names_its_store(url)}
+    if len(named) <= _MOST_FILES:
+        return named
+    scheme = next(iter(named)).partition("://")[0]  # of all, for one file system holds them
+    folder = f"{scheme}://{posixpath.commonpath([url.partition('://')[2] for url in named])}"
+    return {folder: [name for names in named.values() for name in names]} if _names_its_store(folder) else {}
+
+
+def _names_its_store(url: str) -> bool:
+    scheme, _, rest = url.partition("://")
+    return scheme == "file" or rest[:1] not in ("", "/")
