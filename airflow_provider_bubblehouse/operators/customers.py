@@ -122,7 +122,7 @@ class _CustomersOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the rows and return the summary, which goes to XCom."""
-        from airflow_provider_bubblehouse.lineage import report_push
+        from airflow_provider_bubblehouse.lineage import report_lineage
 
         self._push = self._prepare(context)
         if self._is_killed:
@@ -133,7 +133,11 @@ class _CustomersOperator(BaseOperator):
             say_where_no_try_is_left(error, context)
             raise
         finally:
-            report_push(BubblehouseHook(self.bubblehouse_conn_id), self._push, output=self._output)
+            report_lineage(
+                BubblehouseHook(self.bubblehouse_conn_id),
+                source=self._push.source,
+                output=self._output if self._push.summary.calls else None,
+            )
 
     def on_kill(self) -> None:
         """Have ``execute`` end soon; called by a signal's handler, so that it must not wait for anything."""
