@@ -13,12 +13,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
     from airflow_provider_bubblehouse.push.push import Push
+    from airflow_provider_bubblehouse.push.sources import Source
 
 log = logging.getLogger(__name__)
 
@@ -73,23 +74,12 @@ def openlineage_of(push: Push, *, output: str | None) -> OperatorLineage[Any, An
     return OperatorLineage(inputs=inputs, outputs=outputs)
 
 
-def report_push(hook: BubblehouseHook, push: Push, *, output: str | None) -> None:
-    """
-    Tell Airflow's hook lineage what a push read and wrote.
-
-    :param hook: the hook of the push.
-    :param push: the push, which may have failed halfway.
-    :param output: the URI of the shop's customers; None if the push writes nothing.
-    """
-    report_lineage(hook, inputs=_inputs(push.source.urls()), output=output if push.summary.calls else None)
-
-
-def report_lineage(hook: BubblehouseHook, *, inputs: Iterable[str] = (), output: str | None = None) -> None:
+def report_lineage(hook: BubblehouseHook, *, source: Source | None = None, output: str | None = None) -> None:
     """
     Tell Airflow's hook lineage of assets. Nothing here can fail a task whose rows have been sent.
 
     :param hook: the hook that read or wrote them.
-    :param inputs: the URLs of those that were read.
+    :param source: the rows that were read, None for none.
     :param output: the URI of the one that was written, None for none.
     """
     from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
@@ -98,7 +88,7 @@ def report_lineage(hook: BubblehouseHook, *, inputs: Iterable[str] = (), output:
         collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
         if output is not None:
             collector.add_output_asset(context=hook, uri=output)
-        for url in inputs:
+        for url in _inputs(source.urls()) if source is not None else ():
             with suppress(ValueError):  # Airflow takes not every file's name for an asset's
                 collector.add_input_asset(context=hook, uri=url)
     except Exception:  # a reader of lineage may be anybody's

@@ -39,10 +39,13 @@ class MemoryStore:
 
 def operator(path: str, port: int, **options: Any) -> int:
     """Push with ``UpdateCustomersOperator.execute``: validation, progress and checkpoints on."""
+    from airflow.sdk.listener import get_listener_manager
+
     import airflow_provider_bubblehouse.api.client
     import airflow_provider_bubblehouse.push.push  # noqa: F401  what the others have imported by then, too
     from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
+    get_listener_manager()  # loads plugins, as every worker has when a task begins
     os.environ["AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT"] = json.dumps(
         {"conn_type": "bubblehouse", "host": f"http://127.0.0.1:{port}", "login": SHOP, "password": "token"}
     )

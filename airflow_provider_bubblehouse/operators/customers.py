@@ -164,7 +164,7 @@ class _CustomersOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the rows and return the summary, which goes to XCom."""
-        from airflow_provider_bubblehouse.lineage import report_push
+        from airflow_provider_bubblehouse.lineage import report_lineage
 
         try:
             self._push = self._prepare(context)
@@ -178,7 +178,11 @@ class _CustomersOperator(BaseOperator):
             if self._spool is not None:
                 self._spool.close()
             if self._push is not None:
-                report_push(BubblehouseHook(self.bubblehouse_conn_id), self._push, output=self._output)
+                report_lineage(
+                    BubblehouseHook(self.bubblehouse_conn_id),
+                    source=self._push.source,
+                    output=self._output if self._push.summary.calls else None,
+                )
 
     def on_kill(self) -> None:
         """Have ``execute`` end soon; called by a signal's handler, so that it must not wait for anything."""

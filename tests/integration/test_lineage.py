@@ -17,6 +17,7 @@ from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, B
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.lineage import report_lineage
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
+from airflow_provider_bubblehouse.push.sources import ListSource
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -292,7 +293,11 @@ def test_a_reader_of_lineage_that_fails_does_not_fail_what_was_sent(sandbox, rea
 
 
 def test_a_file_that_airflow_takes_for_no_asset_hides_no_other(reader):
-    report_lineage(BubblehouseHook(), inputs=[f"file:///{'long' * 400}.csv", "file:///z.csv"])
+    class Files(ListSource):
+        def urls(self):
+            return {"long": f"file:///{'long' * 400}.csv", "z": "file:///z.csv"}
+
+    report_lineage(BubblehouseHook(), source=Files([]))
     assert reader.inputs[-1] == "file:///z.csv"
 
 
