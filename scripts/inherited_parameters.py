@@ -1,4 +1,4 @@
-"""For the reference in the documentation: a class whose ``**kwargs`` go to its base shows the parameters of the base."""
+"""For the reference in docs/: a class whose ``**kwargs`` go to its base shows the parameters of the base, too."""
 
 from __future__ import annotations
 

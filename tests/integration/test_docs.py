@@ -1,8 +1,8 @@
 """
-What the README and the pages of docs/ say: every block of code in them runs, is read, or is listed here with a reason.
+What the README, the pages beside it and those in docs/ say: every block of code runs or is read, or says why it is not.
 
-A block with a title is a file of its page, which the page's other blocks find under that name. What leads elsewhere in a
-block leads into the test's own folder and sandbox (``Page.localised``).
+A block with a title is a file of its page, which the page's other blocks find under that name. What leads elsewhere
+leads into the test's own folder and sandbox (``Page.localised``).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ import requests
 import yaml
 from airflow.providers.common.compat.sdk import DAG, Connection, task
 from airflow.providers.http.operators.http import HttpOperator
+from versions import AIRFLOW
 
 from airflow_provider_bubblehouse import callbacks, retry_policy
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook, shop_connection
 from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
 from airflow_provider_bubblehouse.sensors import bubblehouse as sensors
-from versions import AIRFLOW
 
 try:
     from airflow.dag_processing.dagbag import DagBag
@@ -45,7 +45,7 @@ except ImportError:  # Airflow 2
     from airflow.models.dagbag import DagBag
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGE = "airflow-provider-bubblehouse"
 
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.MULTILINE | re.DOTALL)
@@ -88,7 +88,7 @@ def blocks(*languages: str) -> pytest.MarkDecorator:
 def test_every_fence_of_a_page_is_a_block_with_a_language_that_is_tested_here():
     for page in PAGES:
         assert page.read_text().count("```") == 2 * len(blocks_of(page)), page
-    tested = {"python", "console", "json", "ini", "toml", "csv"}
+    tested = {"python", "console", "json", "ini", "toml", "csv", "text"}
     assert {block.language for block in BLOCKS} <= tested
     assert len([block for block in BLOCKS if block.language == "python"]) > 20
 
@@ -116,7 +116,10 @@ class Page:
         return path
 
 
-CUSTOMERS = [{"id": "1001", "email": "ada@example.com", "tags": ["vip"]}, {"email": "grace@example.com", "tags": ["vip"]}]
+CUSTOMERS = [
+    {"id": "1001", "email": "ada@example.com", "tags": ["vip"]},
+    {"email": "grace@example.com", "tags": ["vip"]},
+]
 CSV = "CustomerId,Email,City\n1001,ada@example.com,London\n1002,grace@example.com,New York\n"
 JSONL = "".join(json.dumps(customer) + "\n" for customer in CUSTOMERS)
 REJECTED = json.dumps({"row": 7, "reason": "rejected", "customer": {"id": "1007"}}) + "\n"
@@ -330,6 +333,14 @@ def test_a_csv_is_a_file_of_its_page_that_can_be_pushed(block, page):
         task_id="push", path=page.file(block.title), column_map={"CustomerId": "id"}, dry_run=True
     ).execute({})
     assert summary["read"] == len(block.text.splitlines()) - 1
+
+
+@blocks("text")
+def test_a_map_of_the_code_names_files_and_folders_that_are_there(block):
+    roots = (ROOT, ROOT / "airflow_provider_bubblehouse")
+    for line in block.text.splitlines():
+        for name in re.split(r"\s{3,}", line.strip())[0].split():
+            assert any((root / name).exists() for root in roots), name
 
 
 @blocks("ini")
