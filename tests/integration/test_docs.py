@@ -30,7 +30,8 @@ from pathlib import Path
 import pytest
 import requests
 import yaml
-from airflow.providers.common.compat.sdk import DAG, Connection, task
+from airflow.models.connection import Connection
+from airflow.providers.common.compat.sdk import DAG, task
 from airflow.providers.http.operators.http import HttpOperator
 from versions import AIRFLOW
 
@@ -254,15 +255,9 @@ def check_make(words: list[str], page: Page) -> None:
 def check_export(words: list[str], page: Page) -> None:
     name, _, value = words[1].partition("=")
     assert name == "AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT"
-    stored = Connection.from_json(value) if value.startswith("{") else connection_of_uri(value)
+    stored = Connection.from_json(value) if value.startswith("{") else Connection(uri=value)
     assert stored.conn_type == "bubblehouse"
     assert shop_connection(stored).shop == page.sandbox.shop
-
-
-def connection_of_uri(uri: str):
-    from airflow.models.connection import Connection as StoredConnection
-
-    return StoredConnection(uri=uri)
 
 
 def run_sandbox(words: list[str], page: Page) -> None:
