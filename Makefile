@@ -8,17 +8,23 @@ BOUNDS_3.0 := 'fastapi<0.132' 'pyjwt<2.11' 'universal-pathlib<0.3'
 BOUNDS_3.2 := 'fastapi<0.137' 'svcs<26'
 # Each process has an Airflow home of its own.
 SIDE_BY_SIDE := --numprocesses=2 tests/unit tests/integration
+# Of the package's own code in the tests' own processes; the threshold is in pyproject.toml.
+COVERAGE := --cov --cov-report=term
+DIST := build/dist
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-matrix bench pictures lint format clean
+.PHONY: demo test coverage test-matrix bench pictures docs dist lint format clean
 
 demo: .venv/installed
 	@.venv/bin/python scripts/demo.py
 
 test: .venv/installed .venv-oldest/installed
-	.venv/bin/python -m pytest $(SIDE_BY_SIDE)
+	.venv/bin/python -m pytest $(SIDE_BY_SIDE) $(COVERAGE)
 	.venv/bin/python -m pytest tests/system tests/ui
 	.venv-oldest/bin/python -m pytest $(SIDE_BY_SIDE)
+
+coverage: .venv/installed
+	.venv/bin/python -m pytest $(SIDE_BY_SIDE) $(COVERAGE) --cov-report=html
 
 test-matrix: $(MATRIX:%=test-on-%)
 
@@ -34,6 +40,18 @@ bench: .venv/installed
 # The pictures in docs/, which a test finds stale when what they show has changed.
 pictures: .venv/installed
 	UPDATE_PICTURES=1 .venv/bin/python -m pytest tests/ui -k picture
+
+docs: .venv-docs/installed
+	PATH="$(CURDIR)/.venv-docs/bin:$$PATH" NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
+# Twice, of which the bytes must be the same: whoever has the commit can build what was uploaded.
+dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+dist: .venv/installed
+	rm -rf dist $(DIST)
+	.venv/bin/uv build --quiet --out-dir dist
+	.venv/bin/uv build --quiet --out-dir $(DIST)
+	for built in dist/*.whl dist/*.tar.gz; do cmp "$$built" "$(DIST)/$${built#dist/}" || exit 1; done
+	.venv/bin/uv tool run --quiet twine check --strict dist/*.whl dist/*.tar.gz
 
 lint: .venv/installed
 	.venv/bin/ruff check .
@@ -51,6 +69,11 @@ clean:
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet uv
 	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv -e '.[dev]'
+	@touch $@
+
+.venv-docs/installed: pyproject.toml | .venv/installed
+	$(PYTHON) -m venv .venv-docs
+	.venv/bin/uv pip install --quiet --python .venv-docs -e '.[docs]'
 	@touch $@
 
 .venv-oldest/installed: pyproject.toml | .venv/installed

@@ -1,0 +1,33 @@
+"""For the reference in docs/: a class whose ``**kwargs`` go to its base shows the parameters of the base, too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from griffe import Class, Extension, Module, ParameterKind
+
+
+class InheritedParameters(Extension):
+    """Adds to each ``__init__`` what its ``**kwargs`` stand for, as far as this package says it."""
+
+    def on_package(self, *, pkg: Module, **_: Any) -> None:
+        self._visit(pkg)
+
+    def _visit(self, scope: Module | Class) -> None:
+        for member in scope.members.values():
+            if member.is_alias:
+                continue
+            if member.is_class:
+                self._complete(member)
+            if member.is_module or member.is_class:
+                self._visit(member)
+
+    def _complete(self, one: Class) -> None:
+        own = one.members.get("__init__")
+        if own is None or own.parameters[-1].kind is not ParameterKind.var_keyword:
+            return
+        for base in one.mro():
+            inherited = base.members.get("__init__")
+            for parameter in inherited.parameters if inherited is not None else ():
+                if parameter.name not in own.parameters and parameter.kind is ParameterKind.keyword_only:
+                    own.parameters._params.insert(-1, parameter)

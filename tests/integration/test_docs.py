@@ -1,0 +1,418 @@
+"""
+What the README, the pages beside it and those in docs/ say: every block of code runs or is read, or says why it is not.
+
+A block with a title is a file of its page, which the page's other blocks find under that name. What leads elsewhere
+leads into the test's own folder and sandbox (``Page.localised``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import configparser
+import gzip
+import importlib.metadata
+import inspect
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import tomllib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+from airflow.models.connection import Connection
+from airflow.providers.common.compat.sdk import DAG, task
+from airflow.providers.http.operators.http import HttpOperator
+from versions import AIRFLOW
+
+from airflow_provider_bubblehouse import callbacks, retry_policy
+from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook, shop_connection
+from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
+from airflow_provider_bubblehouse.sensors import bubblehouse as sensors
+
+try:
+    from airflow.dag_processing.dagbag import DagBag
+except ImportError:  # Airflow 2
+    from airflow.models.dagbag import DagBag
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PACKAGE = "airflow-provider-bubblehouse"
+
+FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.MULTILINE | re.DOTALL)
+TITLE = re.compile(r'title="([^"]+)"')
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int
+    language: str
+    title: str | None
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks_of(page: Path) -> list[Block]:
+    text = page.read_text()
+    return [
+        Block(
+            page=page,
+            line=text.count("\n", 0, match.start()) + 1,
+            language=match["info"].split(" ")[0],
+            title=title[1] if (title := TITLE.search(match["info"])) else None,
+            text=textwrap.dedent(match["text"]),
+        )
+        for match in FENCE.finditer(text)
+    ]
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+
+
+def blocks(*languages: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("block", [block for block in BLOCKS if block.language in languages], ids=str)
+
+
+def test_every_fence_of_a_page_is_a_block_with_a_language_that_is_tested_here():
+    for page in PAGES:
+        assert page.read_text().count("```") == 2 * len(blocks_of(page)), page
+    tested = {"python", "console", "json", "ini", "toml", "csv", "text"}
+    assert {block.language for block in BLOCKS} <= tested
+    assert len([block for block in BLOCKS if block.language == "python"]) > 20
+
+
+@dataclass
+class Page:
+    """A page's files, in a folder that its blocks run in, and what is made of what leads elsewhere."""
+
+    folder: Path
+    sandbox: object
+    replaced: dict[str, str] = field(default_factory=dict)
+
+    def localised(self, text: str) -> str:
+        for ours, own in self.replaced.items():
+            text = text.replace(ours, own)
+        return text
+
+    def file(self, title: str) -> Path:
+        return self.folder / title.lstrip("/")
+
+    def write(self, title: str, text: str) -> Path:
+        path = self.file(title)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.localised(text))
+        return path
+
+
+CUSTOMERS = [
+    {"id": "1001", "email": "ada@example.com", "tags": ["vip"]},
+    {"email": "grace@example.com", "tags": ["vip"]},
+]
+CSV = "CustomerId,Email,City\n1001,ada@example.com,London\n1002,grace@example.com,New York\n"
+JSONL = "".join(json.dumps(customer) + "\n" for customer in CUSTOMERS)
+REJECTED = json.dumps({"row": 7, "reason": "rejected", "customer": {"id": "1007"}}) + "\n"
+
+
+@pytest.fixture
+def page(block, sandbox, airflow_database, tmp_path, monkeypatch) -> Page:
+    page = Page(tmp_path, sandbox)
+    for url in ("s3://my_aws_connection@my-bucket/",):
+        page.replaced[url] = f"file://{tmp_path}/data/"
+    page.replaced |= {'"/data/': f'"{tmp_path}/data/', "my-shop": sandbox.shop, "http://127.0.0.1:8765": sandbox.url}
+    page.write("data/customers.csv", CSV)
+    page.write("data/forget.csv", "id\n1001\n")
+    page.write("data/mended/1.jsonl", REJECTED)
+    for name in ("customers", "north", "south", "shards/0", "shards/1"):
+        page.write(f"data/{name}.jsonl", JSONL)
+    packed = page.file("data/customers/2026-01-01.csv.gz")
+    packed.parent.mkdir()
+    packed.write_bytes(gzip.compress(CSV.encode()))
+    for other in blocks_of(block.page):
+        if other.title:
+            page.write(other.title, other.text)
+    for name in ("north", "south"):
+        monkeypatch.setenv(f"AIRFLOW_CONN_BUBBLEHOUSE_{name.upper()}", sandbox.connection())
+    http = {"conn_type": "http", "login": None}
+    monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_HTTP", sandbox.connection(**http))
+    monkeypatch.chdir(tmp_path)
+    return page
+
+
+def names_of(module) -> dict[str, object]:
+    return {name: value for name, value in vars(module).items() if not name.startswith("_")}
+
+
+# What a block that is no whole file may use without importing it: what README and pages have named before.
+PRELUDE = {
+    **names_of(callbacks),
+    **names_of(retry_policy),
+    **names_of(sensors),
+    "BubblehouseHook": BubblehouseHook,
+    "DeleteCustomersOperator": DeleteCustomersOperator,
+    "HttpOperator": HttpOperator,
+    "UpdateCustomersOperator": UpdateCustomersOperator,
+    "task": task,
+    "timedelta": timedelta,
+}
+
+NEWER_AIRFLOW = {"retry_policy=": ((3, 3), "retry policies are new in Airflow 3.3")}
+
+
+@blocks("python")
+def test_python_runs_and_its_tasks_succeed_against_the_sandbox(block, page, run_dag, tries_of):
+    for sign, (needed, reason) in NEWER_AIRFLOW.items():
+        if sign in block.text and needed > AIRFLOW:
+            pytest.skip(reason)
+    if "def test_" in block.text:
+        run_pytest(page)
+        return
+    if "with DAG(" in block.text:
+        dag = parsed(block, page)
+        assert dag.max_active_runs == 1
+        assert dag.catchup is False
+    else:
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        with DAG(f"docs_{block.page.stem}_{block.line}".replace("-", "_"), schedule=None, start_date=start) as dag:
+            exec(compile(page.localised(block.text), str(block), "exec"), dict(PRELUDE))
+    if not dag.tasks:
+        return
+    assert all(one.retries for one in dag.tasks if has_to_retry(one)), "an example has to show retries="
+    run_dag(dag)
+    assert {state for state, _ in tries_of(dag).values()} == {"success"}
+    pushed = {call.status for call in page.sandbox.calls}
+    dry = [one for one in dag.tasks if getattr(one, "sends", True) is False]
+    assert pushed == (set() if dry else {200})
+
+
+def has_to_retry(one) -> bool:
+    return "extract" not in one.task_id and getattr(one, "sends", True)
+
+
+def parsed(block: Block, page: Page) -> DAG:
+    path = page.write(f"parsed/{block.page.stem}_{block.line}.py", block.text)
+    bag = DagBag(dag_folder=str(path))
+    assert bag.import_errors == {}
+    assert not bag.captured_warnings
+    (dag,) = bag.dags.values()
+    return dag
+
+
+def run_pytest(page: Page) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_CONN_", "PYTEST_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
+        cwd=page.folder,
+        env=kept | {"AIRFLOW_HOME": str(page.folder / "airflow"), "PYTHONPATH": str(ROOT)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^3 passed", done.stdout, re.MULTILINE), done.stdout
+
+
+@blocks("console")
+def test_a_command_runs_or_says_nothing_wrong(block, page):
+    lines = block.text.splitlines()
+    assert all(line.startswith("$ ") for line in lines), "a block has commands only, each after a $"
+    for line in lines:
+        words = shlex.split(page.localised(line.removeprefix("$ ")), comments=True)
+        for start, check in CHECKS.items():
+            if words[: len(start.split())] == start.split():
+                check(words, page)
+                break
+        else:
+            pytest.fail(f"{line!r} is neither run nor checked.")
+
+
+def check_pip_install(words: list[str], page: Page) -> None:
+    ours = [word for word in words[2:] if re.split(r"[\[<>=]", word)[0].lower() in (PACKAGE, ".")]
+    assert ours, words
+    extras = set(importlib.metadata.metadata(PACKAGE).get_all("Provides-Extra"))
+    for word in ours:
+        named = re.search(r"\[(.*)\]", word)
+        assert named is None or set(named[1].split(",")) <= extras
+
+
+def check_make(words: list[str], page: Page) -> None:
+    targets = re.findall(r"^([\w%.-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(words[1:]) <= set(targets)
+
+
+def check_export(words: list[str], page: Page) -> None:
+    name, _, value = words[1].partition("=")
+    assert name == "AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT"
+    stored = Connection.from_json(value) if value.startswith("{") else Connection(uri=value)
+    assert stored.conn_type == "bubblehouse"
+    assert shop_connection(stored).shop == page.sandbox.shop
+
+
+def run_sandbox(words: list[str], page: Page) -> None:
+    words[words.index("--port") + 1] = "0"  # any free one
+    with subprocess.Popen([sys.executable, *words[1:]], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert "listens at" in process.stdout.readline()
+            assert process.stdout.readline().startswith("export AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT=")
+        finally:
+            process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0
+
+
+def run_airflow(words: list[str], page: Page) -> None:
+    """Run a command of Airflow's with a home of its own, whose database is a copy of that of the tests."""
+    home = page.folder / "airflow"
+    if not home.exists():
+        home.mkdir()
+        shutil.copy(Path(os.environ["AIRFLOW_HOME"]) / "airflow.db", home)
+    environment = dict(os.environ) | {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(page.folder / "dags"),
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", *words], env=environment, check=False, capture_output=True, text=True, cwd=page.folder
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if words[1:3] == ["dags", "test"]:
+        assert len(page.sandbox.customers()) == 2
+
+
+def ask_sandbox(words: list[str], page: Page) -> None:
+    """Make the request of a curl command, as there may be no curl here."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-X", default="GET")
+    parser.add_argument("-d")
+    parser.add_argument("url")
+    options = parser.parse_args(words[1:])
+    assert requests.request(options.X, options.url, data=options.d, timeout=10).status_code == 200
+
+
+# What is done with a command, by what it begins with; a command that begins otherwise fails.
+CHECKS = {
+    "pip install": check_pip_install,  # not run: it would change the environment that the tests run in
+    "make": check_make,  # not run: it would install much, or run these very tests
+    "export": check_export,
+    "python -m airflow_provider_bubblehouse.sandbox": run_sandbox,
+    "airflow": run_airflow,
+    "curl": ask_sandbox,
+}
+
+
+@blocks("json")
+def test_json_can_be_read(block):
+    json.loads(block.text)
+
+
+@blocks("toml")
+def test_toml_can_be_read(block):
+    tomllib.loads(block.text)
+
+
+@blocks("csv")
+def test_a_csv_is_a_file_of_its_page_that_can_be_pushed(block, page):
+    assert block.title
+    summary = UpdateCustomersOperator(
+        task_id="push", path=page.file(block.title), column_map={"CustomerId": "id"}, dry_run=True
+    ).execute({})
+    assert summary["read"] == len(block.text.splitlines()) - 1
+
+
+@blocks("text")
+def test_a_map_of_the_code_names_files_and_folders_that_are_there(block):
+    roots = (ROOT, ROOT / "airflow_provider_bubblehouse")
+    for line in block.text.splitlines():
+        for name in re.split(r"\s{3,}", line.strip())[0].split():
+            assert any((root / name).exists() for root in roots), name
+
+
+@blocks("ini")
+def test_a_secrets_backend_is_one_and_finds_the_connection(block, page):
+    parser = configparser.ConfigParser()
+    parser.read_string(page.localised(block.text))
+    module, _, name = parser["secrets"]["backend"].rpartition(".")
+    backend = getattr(importlib.import_module(module), name)(**json.loads(parser["secrets"]["backend_kwargs"]))
+    assert shop_connection(backend.get_connection("bubblehouse_default")).shop == page.sandbox.shop
+
+
+def rows_of(page: str, heading: str) -> list[list[str]]:
+    """Return the cells of the first table below a heading."""
+    text = (ROOT / page).read_text().partition(f"\n## {heading}\n")[2]
+    table = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert table, heading
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[0].splitlines()[2:]]
+
+
+def test_the_table_of_parameters_has_them_all_with_their_defaults():
+    bases = UpdateCustomersOperator.__mro__
+    actual = {}
+    for one in (bases[0], bases[1]):
+        for name, parameter in inspect.signature(inspect.unwrap(one.__init__)).parameters.items():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                actual[name] = parameter.default
+    said = {}
+    for names, default, *_ in rows_of("docs/pushing.md", "Parameters"):
+        for name in re.findall(r"`(\w+)`", names):
+            said[name] = ast.literal_eval(default.strip("`")) if default else None
+    assert said == actual
+
+
+def test_the_measured_table_of_the_readme_is_that_of_the_last_benchmark():
+    measured = (ROOT / "benchmarks" / "results.md").read_text().strip()
+    assert measured in (ROOT / "README.md").read_text()
+
+
+def test_every_error_in_the_troubleshooting_is_one_of_the_package():
+    sources = " ".join(texts_of_the_package())
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    quoted = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+    assert len(quoted) > 50
+    parts = [part for each in quoted for part in map(str.strip, each.split("…")) if len(part) > 3]
+    assert [part for part in parts if part not in sources] == []
+
+
+def texts_of_the_package():
+    """Yield every text in the package's source, of an f-string with a … for each value."""
+    for path in (ROOT / "airflow_provider_bubblehouse").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+
+
+def links_of(page: Path) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_and_its_heading_leads_somewhere(page):
+    for link in links_of(page):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name) if name else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", one).strip().lower().replace(" ", "-") for one in headings}, link
+
+
+def test_the_configuration_of_the_documentation_loads_nothing_from_elsewhere_and_names_every_page():
+    text = (ROOT / "mkdocs.yml").read_text()
+    configuration = yaml.safe_load(text)
+    assert configuration["theme"]["font"] is False
+    assert not {"extra_css", "extra_javascript"} & set(configuration)
+    assert set(re.findall(r"[\w-]+\.md", text)) == {page.name for page in PAGES if page.parent.name == "docs"}
