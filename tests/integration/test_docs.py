@@ -127,7 +127,7 @@ REJECTED = json.dumps({"row": 7, "reason": "rejected", "customer": {"id": "1007"
 
 
 @pytest.fixture
-def page(block, sandbox, airflow_database, tmp_path, monkeypatch) -> Page:
+def page(block, sandbox, airflow_database, chinook_database, tmp_path, monkeypatch) -> Page:
     page = Page(tmp_path, sandbox)
     for url in ("s3://my_aws_connection@my-bucket/",):
         page.replaced[url] = f"file://{tmp_path}/data/"
@@ -145,6 +145,8 @@ def page(block, sandbox, airflow_database, tmp_path, monkeypatch) -> Page:
             page.write(other.title, other.text)
     for name in ("north", "south"):
         monkeypatch.setenv(f"AIRFLOW_CONN_BUBBLEHOUSE_{name.upper()}", sandbox.connection())
+    database = {"conn_type": "sqlite", "host": chinook_database}
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP_DATABASE", json.dumps(database))
     http = {"conn_type": "http", "login": None}
     monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_HTTP", sandbox.connection(**http))
     monkeypatch.chdir(tmp_path)
@@ -271,6 +273,11 @@ def run_sandbox(words: list[str], page: Page) -> None:
     assert process.returncode == 0
 
 
+def run_check(words: list[str], page: Page) -> None:
+    done = subprocess.run([sys.executable, *words[1:]], check=False, capture_output=True, text=True, cwd=page.folder)
+    assert (done.returncode, done.stdout) == (0, "All 2 rows can be sent.\n"), done.stderr
+
+
 def run_airflow(words: list[str], page: Page) -> None:
     """Run a command of Airflow's with a home of its own, whose database is a copy of that of the tests."""
     home = page.folder / "airflow"
@@ -308,6 +315,7 @@ CHECKS = {
     "python -m airflow_provider_bubblehouse.sandbox": run_sandbox,
     "airflow": run_airflow,
     "curl": ask_sandbox,
+    "python -m airflow_provider_bubblehouse check": run_check,
 }
 
 
