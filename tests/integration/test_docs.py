@@ -17,8 +17,8 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -283,7 +283,10 @@ def run_airflow(words: list[str], page: Page) -> None:
     home = page.folder / "airflow"
     if not home.exists():
         home.mkdir()
-        shutil.copy(Path(os.environ["AIRFLOW_HOME"]) / "airflow.db", home)
+        databases = [sqlite3.connect(folder / "airflow.db") for folder in (Path(os.environ["AIRFLOW_HOME"]), home)]
+        databases[0].backup(databases[1])  # also what lies beside the file, in its journal
+        for database in databases:
+            database.close()
     environment = dict(os.environ) | {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(page.folder / "dags"),
