@@ -61,9 +61,9 @@ class Encoded:
         """Return bytes that they do not exceed in a list."""
         return sum(map(len, self.lines)) + len(self.lines)
 
-    def joined(self) -> bytes:
-        """Return them as they stand in a list."""
-        return b",".join(self.lines)
+    def parts(self) -> list[bytes]:
+        """Return what they are in a list, once it has commas between."""
+        return self.lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,9 @@ class Unencoded:
         """Return bytes that they do not exceed in a list."""
         return self.bound
 
-    def joined(self) -> bytes:
-        """Return them as they stand in a list."""
-        return _ENCODER.encode(self.objects)[1:-1]
+    def parts(self) -> list[bytes]:
+        """Return what they are in a list, once it has commas between."""
+        return [_ENCODER.encode(self.objects)[1:-1]]
 
 
 Customers = Encoded | Unencoded
@@ -144,8 +144,9 @@ class Batcher:
             if self._size + part.size_at_most() > self._room:
                 part = self._fitting(part.lines)
             if part:
-                self._parts.append(part.joined())
-                self._size += len(self._parts[-1]) + 1
+                parts = part.parts()
+                self._parts += parts
+                self._size += sum(map(len, parts)) + len(parts)
                 self._numbers += numbers[start : start + len(part)]
                 start += len(part)
             if start < len(customers):
