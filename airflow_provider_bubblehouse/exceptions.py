@@ -152,7 +152,7 @@ def _judge(answer: Answer) -> BubblehouseError | None:
     if status is None:
         return BubblehouseTransientError(
             f"{answer.server} gave no answer to {answer.function} ({_root_name(answer.fault)}); "
-            "the same data has to be pushed again."
+            "the same data has to be pushed again. If this lasts, see whether it runs and is called by its right host."
         )
     wait = parse_retry_after(answer.retry_after)
     said = f"{answer.server} answered {answer.function} with status {status}"

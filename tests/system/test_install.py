@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+import urllib.request
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -76,6 +80,50 @@ def test_the_wheel_alone_beside_a_plain_airflow_is_a_provider_that_pushes(wheel,
     connection = {"AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT": sandbox.connection()}
     assert run(python, "-c", PUSH, home=tmp_path, **connection).splitlines()[-1] == "2"
     assert [customer["id"] for customer in sandbox.customers()] == ["1", "2"]
+
+
+def test_the_quick_start_word_by_word_leads_from_nothing_to_ones_own_customers_in_the_sandbox(wheel, tmp_path):
+    """Of the page only what leads elsewhere is replaced: the index by the wheel, and folders and port by the test's."""
+    python = tmp_path / "env" / "bin" / "python"
+    run(*UV, "venv", "--quiet", "--python", sys.executable, tmp_path / "env", home=tmp_path)
+    blocks = re.findall(
+        r'```(\w+)(?: title="(.+?)")?\n(.*?)```', (ROOT / "docs" / "quick-start.md").read_text(), re.DOTALL
+    )
+    environment = {"AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    commands = []
+    with ExitStack() as running:
+        for language, title, text in blocks:
+            if title:
+                file = tmp_path / title.lstrip("/")
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(text.replace('"/data/', f'"{tmp_path}/data/'))
+                continue
+            assert language == "console"
+            for line in text.splitlines():
+                commands.append(line)
+                words = shlex.split(line.removeprefix("$ "))
+                if words[:2] == ["pip", "install"]:
+                    named = words[2].replace("airflow-provider-bubblehouse", str(wheel))
+                    run(
+                        *UV, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, named, home=tmp_path
+                    )
+                    run(python, "-m", "airflow", "db", "migrate", home=tmp_path, **environment)
+                elif "airflow_provider_bubblehouse.sandbox" in words:
+                    words[words.index("--port") + 1] = "0"
+                    sandbox = running.enter_context(
+                        subprocess.Popen([python, *words[1:]], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+                    )
+                    running.callback(sandbox.terminate)
+                    url = sandbox.stdout.readline().split()[-1]
+                    name, _, value = sandbox.stdout.readline().removeprefix("export ").partition("=")
+                    environment[name] = shlex.split(value)[0]
+                else:
+                    assert words[0] == "airflow"
+                    run(python, "-m", *words, home=tmp_path, **environment)
+        with urllib.request.urlopen(f"{url}/sandbox/customers") as answer:
+            arrived = json.load(answer)
+    assert len(commands) == 3
+    assert sorted(customer["id"] for customer in arrived) == ["1001", "1002"]
 
 
 def distributions(python: Path, home: Path) -> set[str]:
