@@ -51,8 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     console, log = Console(), Console(stderr=True)
-    logging.basicConfig(format="Note: %(message)s", level=logging.WARNING)
-    logging.getLogger("airflow_provider_bubblehouse.push.push").setLevel(logging.ERROR)  # says what is shown here
     try:
         push = _push(options, progress := _progress(log))
         with progress:
@@ -151,4 +149,6 @@ def _mapping(text: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(format="Note: %(message)s", level=logging.WARNING)
+    logging.getLogger("airflow_provider_bubblehouse.push.push").setLevel(logging.ERROR)  # says what main() shows
     sys.exit(main())
