@@ -149,6 +149,5 @@ def _mapping(text: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="Note: %(message)s", level=logging.WARNING)
     logging.getLogger("airflow_provider_bubblehouse.push.push").setLevel(logging.ERROR)  # says what main() shows
     sys.exit(main())

@@ -7,6 +7,7 @@ import tempfile
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TextIO
 from zlib import crc32
 
 from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, task
@@ -17,6 +18,13 @@ SOURCE = str(Path(__file__).parent / "data" / "chinook_customers.csv")
 # Where all workers can read: with more than one of them, a folder in an object store.
 FOLDER = str(Path(tempfile.gettempdir()) / "bubblehouse_shards")
 SHARDS = 4
+
+
+def open_text(path: ObjectStoragePath, mode: str) -> TextIO:
+    return path.fs.open(
+        path.path, mode, newline="", encoding="utf-8"
+    )  # what path.open() gives Airflow 2 cannot iterate
+
 
 with DAG(
     dag_id="push_customers_in_shards",
@@ -31,14 +39,11 @@ with DAG(
     @task(retries=3)
     def cut(source: str, folder: str) -> list[str]:
         """All rows of one customer go into one shard, in their order; so they arrive in it."""
+        ObjectStoragePath(folder).mkdir(parents=True, exist_ok=True)
         shards = [ObjectStoragePath(folder) / f"{shard}.csv" for shard in range(SHARDS)]
-        shards[0].parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            rows = csv.DictReader(stack.enter_context(ObjectStoragePath(source).open(newline="", encoding="utf-8")))
-            writers = [
-                csv.DictWriter(stack.enter_context(shard.open("w", newline="", encoding="utf-8")), rows.fieldnames)
-                for shard in shards
-            ]
+            rows = csv.DictReader(stack.enter_context(open_text(ObjectStoragePath(source), "r")))
+            writers = [csv.DictWriter(stack.enter_context(open_text(one, "w")), rows.fieldnames) for one in shards]
             for writer in writers:
                 writer.writeheader()
             for row in rows:

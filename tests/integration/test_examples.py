@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from airflow.models.pool import Pool
 
 try:
     from airflow.dag_processing.dagbag import DagBag
@@ -34,6 +35,8 @@ def test_an_example_runs(bag, sandbox, run_dag, tries_of, monkeypatch, chinook_d
     monkeypatch.setenv("AIRFLOW_CONN_SHOP_DATABASE", json.dumps({"conn_type": "sqlite", "host": chinook_database}))
     monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_HTTP", sandbox.connection(conn_type="http", login=None))
     (dag,) = bag.dags.values()
+    # Without its pool a task waits for ever.
+    Pool.create_or_update_pool("bubblehouse", slots=4, description="", include_deferred=False)
     for one in dag.tasks:
         if hasattr(one, "endpoint"):
             one.endpoint = one.endpoint.replace("my-shop", sandbox.shop)
