@@ -17,22 +17,23 @@ MAP = ["--map", "CustomerId=id", "--map", "Mail=email", "--map", "Joined=signed_
 
 
 @pytest.fixture
-def check(tmp_path, capsys, monkeypatch):
+def check(tmp_path, capsys, caplog, monkeypatch):
     """Return what checks a CSV of these rows, and returns the exit code and all that was printed."""
 
     monkeypatch.setenv("COLUMNS", "300")
+    caplog.set_level("ERROR", logger="airflow_provider_bubblehouse.push.push")  # as the command itself does
 
     def run(rows: str, *arguments: str) -> tuple[int, str]:
         path = tmp_path / "customers.csv"
         path.write_text(HEADER + rows)
         code = main(["check", str(path), *MAP, *arguments])
-        return code, "".join(capsys.readouterr())
+        return code, "".join(capsys.readouterr()).strip()
 
     return run
 
 
 def test_a_file_whose_rows_can_all_be_sent_passes(check):
-    assert check("1,a@example.com,2020-01-15T10:30:00Z\n2,,\n") == (0, "All 2 rows can be sent.\n")
+    assert check("1,a@example.com,2020-01-15T10:30:00Z\n2,,\n") == (0, "All 2 rows can be sent.")
 
 
 def test_what_is_wrong_is_told_by_reason_number_and_first_rows_and_no_value_is_shown(check):
@@ -48,7 +49,7 @@ def test_what_is_wrong_is_told_by_reason_number_and_first_rows_and_no_value_is_s
 
 def test_the_timezone_is_looked_at_as_by_the_operator(check):
     code, said = check("1,,2020-01-15 10:30\n", "--timezone", "Europe/Nowhere")
-    assert (code, said) == (1, "timezone must be the name of a time zone such as Europe/Berlin.\n")
+    assert (code, said) == (1, "timezone must be the name of a time zone such as Europe/Berlin.")
 
 
 def test_invalid_rows_are_written_where_they_can_be_mended(check, tmp_path):
