@@ -62,9 +62,8 @@ def test_rows_that_the_function_is_given_arrive_as_they_are_and_airflow_keeps_no
             return PEOPLE
 
         @task.bubblehouse_customers
-        def push(first: list[dict], number: int, second: list[dict], **context) -> list[dict]:
+        def push(first: list[dict], number: int, second: list[dict]) -> list[dict]:
             assert number == 7
-            assert context["second"] == second if "second" in context else True
             return [*first, *second]
 
         push(extract(), 7, second=extract())

@@ -159,6 +159,22 @@ def test_cells_come_to_the_same_customers_on_either_way(columns, rows):
         assert len(b",".join(quick.customers().parts())) <= quick.customers().size_at_most()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1,a,x\n2,b\n3,c,y,z\n",  # as many cells in all as if each had three
+        "1,a,x,2\nb,y\n3,c,z\n",
+        "1,a,x\n\n2,b,y\n",
+        "1,a,x,\n2,b\n",
+    ],
+)
+def test_a_row_of_a_csv_that_is_too_short_or_too_long_moves_no_cell_into_another_row(text):
+    layout = Layout([Cell(0, ("id",)), Cell(1, ("first_name",)), Cell(2, ("last_name",))], width=3)
+    rows = [line.split(",") for line in text.split("\n") if line]
+    quick, careful = encoded(CsvLines("a.csv", layout, text), plain_pass=True), Table("a.csv", layout, rows)
+    assert comparable(quick) == comparable(encoded(careful, plain_pass=False))
+
+
 def test_a_time_is_sent_as_every_reader_of_rfc_3339_takes_it():
     for spelled in ("2020-01-15t10:30:00z", "2020-01-15 10:30:00+00:00"):
         row = {"id": "1", "signed_up_at": spelled}
