@@ -375,6 +375,14 @@ def failed_as_it_breaks_off(kind, sandbox, store, error) -> dict | None:
     return getattr(caught.value, "summary", None)
 
 
+def test_a_rejection_is_kept_at_once_for_the_process_may_be_killed_next(sandbox, store, monkeypatch):
+    monkeypatch.setattr(push, "_SAVE_EVERY", 1e6)
+    sandbox.script("400", "delay=60")
+    started = Started(store, customers=people(100), batch_size=10, on_rejected="continue")
+    wait_until(lambda: '"rejected": 10' in store.values.get("bubblehouse_push", ""))
+    started.kill()
+
+
 class TaskInstance:
     dag_id, run_id, task_id, map_index, try_number, max_tries = "dag", "run", "push", 3, 1, 0
 
