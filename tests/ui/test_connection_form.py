@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import pytest
+from pictures import text_of, with_text
 
 from airflow_provider_bubblehouse.get_provider_info import get_provider_info
 
@@ -196,24 +195,3 @@ def test_the_picture_in_the_docs_shows_this_form(connections):
         picture = connections.page.screenshot(clip=connections.dialog.bounding_box(), animations="disabled")
         PICTURE.write_bytes(with_text(picture, shown))
     assert text_of(PICTURE.read_bytes()) == shown, "the form has changed: run make pictures, and look at it"
-
-
-KEYWORD = b"Form\0"
-
-
-def with_text(png: bytes, text: str) -> bytes:
-    """
-    Write into a picture what it shows: pixels differ from machine to machine, by their fonts.
-
-    A text chunk is as https://www.w3.org/TR/png/#11tEXt describes it.
-    """
-    chunk = b"tEXt" + KEYWORD + text.encode("ascii")
-    end = png.rindex(b"IEND") - 4
-    return png[:end] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[end:]
-
-
-def text_of(png: bytes) -> str:
-    """Return what was written into a picture."""
-    start = png.index(b"tEXt" + KEYWORD)
-    (length,) = struct.unpack(">I", png[start - 4 : start])
-    return png[start + 4 + len(KEYWORD) : start + 4 + length].decode("ascii")

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
+from pictures import text_of, with_text
+
 PICTURE = Path(__file__).parents[2] / "docs" / "run.png"
 DAG = """
     from datetime import timedelta
@@ -32,9 +34,11 @@ def test_the_picture_of_a_push_in_the_docs_shows_its_summary_and_no_row(page, de
     page.get_by_role("button", name=re.compile("expand", re.IGNORECASE)).first.click()
     page.get_by_text("resumed_at").first.wait_for()
     shown = page.inner_text("body")
+    keys = " ".join(sorted(deployment.xcom(run, "push_customers")))
+    assert all(key in shown for key in keys.split())
     assert "1200" in shown
     assert "sentinel" not in shown
     if "UPDATE_PICTURES" in os.environ:
         page.set_viewport_size({"width": 1280, "height": 720})
-        page.screenshot(path=PICTURE, animations="disabled")
-    assert PICTURE.exists()
+        PICTURE.write_bytes(with_text(page.screenshot(animations="disabled"), keys))
+    assert text_of(PICTURE.read_bytes()) == keys, "the summary has changed: run make pictures, and look at it"
