@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from queue import Empty, SimpleQueue
@@ -292,6 +293,9 @@ class Push:
         finally:
             try:
                 self._lanes.close()
+                while not self._events.empty():  # what ended with the lanes counts too
+                    with suppress(BubblehouseError):  # the push has its error by now
+                        self._handle(self._events.get_nowait())
             finally:
                 self._save()
 

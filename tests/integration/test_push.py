@@ -20,7 +20,7 @@ from airflow_provider_bubblehouse.exceptions import (
     BubblehouseTransientError,
 )
 from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
-from airflow_provider_bubblehouse.push import pacing, push
+from airflow_provider_bubblehouse.push import lanes, pacing, push
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
 
 
@@ -609,6 +609,16 @@ def test_told_to_stop_while_it_validates_it_ends_before_any_call(sandbox, tmp_pa
     with pytest.raises(BubblehouseTransientError, match="told to stop"):
         prepared.run()
     assert sandbox.calls == []
+
+
+def test_a_call_that_is_cut_off_at_the_end_is_counted(sandbox, monkeypatch):
+    monkeypatch.setattr(push, "_STOP_GRACE", 0.1)
+    monkeypatch.setattr(lanes, "_LAST_WORDS", 30.0)  # so that how long a thread takes to end does not count
+    sandbox.script("delay=60")
+    started = Started(customers=people(3))
+    wait_until(lambda: sandbox.calls)
+    started.kill()
+    assert (started.summary["calls"], started.summary["unsent"]) == (1, 3)
 
 
 def test_no_thread_outlives_a_push_that_was_cut_off(sandbox):
