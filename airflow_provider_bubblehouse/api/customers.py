@@ -12,6 +12,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
 from functools import cache
 from operator import attrgetter
@@ -129,6 +130,8 @@ def identities_of(customers: Sequence[Customer2]) -> tuple[list[str], bool]:
     :raises ValueError: if not all are plain enough to be sent as they stand; or else TypeError.
     """
     identities: list[Any] = [customer.id for customer in customers]
+    with suppress(ValueError, TypeError):  # all are text, as they mostly are
+        return plain_identities(identities), False
     kinds = set(map(type, identities))
     if int in kinds:
         for customer in customers:

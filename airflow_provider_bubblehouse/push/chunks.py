@@ -51,12 +51,12 @@ class PlainRows:
     Rows that can be sent as they stand.
 
     :param identities: of each the id, or else the email.
-    :param longest: bytes that none of them exceeds as JSON.
+    :param bound: bytes that none of them exceeds as JSON.
     :param customers: returns them.
     """
 
     identities: Sequence[str]
-    longest: int
+    bound: int
     customers: Callable[[], Customers]
 
 
@@ -123,7 +123,9 @@ class JsonLines:
         lines = self._lines_of(len(customers))
         check_plain_times(times_of(customers))
         identities, changed = identities_of(customers)
-        return _encoded(identities, encode_lines(customers) if changed else lines)
+        if changed:
+            return _encoded(identities, encode_lines(customers))
+        return PlainRows(identities, len(self.text), lambda: Encoded(lines))
 
     def _decode(self) -> list[Customer2]:
         if self.fields is not None:
@@ -153,9 +155,10 @@ def _hold_one_object_each(lines: Sequence[bytes], count: int) -> bool:
 
     Where a line ends with } and the next one begins with {, no object goes on from one to the other.
     """
-    return len(lines) == count and (
-        not lines or (b"" not in lines and {*map(_FIRST, lines)} == _BRACE and {*map(_LAST, lines)} == _END_BRACE)
-    )
+    try:
+        return len(lines) == count and {*map(_FIRST, lines)} <= _BRACE and {*map(_LAST, lines)} <= _END_BRACE
+    except IndexError:  # an empty line
+        return False
 
 
 _FIRST, _LAST = itemgetter(0), itemgetter(-1)
@@ -210,9 +213,11 @@ class CsvLines:
         if len(cells) != count * (width + 1) + 1 or cells[width :: width + 1].count("\n") != count:
             raise ValueError
         columns = [cells[place : -1 : width + 1] for place in range(width)]
-        # That no row is longer than all of them together says enough, but where calls are to be small.
-        bound = self.layout.bound(count, len(self.text))
-        return PlainRows(self.layout.identities(columns), bound, lambda: Unencoded(self.layout.objects(columns), bound))
+        return PlainRows(
+            self.layout.identities(columns),
+            self.layout.bound(count, len(self.text)),
+            lambda: Unencoded(self.layout.objects(columns)),
+        )
 
     def records(self) -> Iterable[object]:
         return (self.layout.record(line.split(",")) for line in self.text.split("\n") if line)

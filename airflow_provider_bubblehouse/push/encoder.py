@@ -86,7 +86,7 @@ class CustomerEncoder:
             rows = chunk.plain_rows()
         except (ValueError, TypeError, RecursionError):  # all that msgspec raises of what it cannot decode or encode
             return None
-        if rows.longest > self._largest:
+        if rows.bound > self._largest and max(map(len, rows.customers().lines), default=0) > self._largest:
             return None
         count = len(rows.identities)
         return CheckedChunk(count, range(first_number, first_number + count), rows.identities, rows.customers, [])
