@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import socket
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
+from urllib3 import Timeout
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_bubblehouse.api.connection import (
@@ -22,60 +22,10 @@ from airflow_provider_bubblehouse.api.connection import (
 from airflow_provider_bubblehouse.exceptions import Answer, BubblehousePermanentError, classify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from types import TracebackType
 
-    from airflow_provider_bubblehouse.api.tokens import Tokens
-
 log = logging.getLogger(__name__)
-
-
-class BearerAuth(AuthBase):
-    """
-    Sets the token as requests' own kind of authentication.
-
-    In a headers dict it would be replaced where a ``.netrc`` names the host, and would show in whatever prints headers.
-    """
-
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._tokens.current()}"
-        return request
-
-
-class _Adapter(HTTPAdapter):
-    """An adapter for one server that can cut off the call that is under way, which closing it does not do."""
-
-    def __init__(self) -> None:
-        self._connections: list[Any] = []
-        self._pool: Any = None
-        super().__init__(pool_connections=1, pool_maxsize=1)
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        if self._pool is None:  # to look it up takes a tenth of a call's time, for it is looked up by all there is
-            self._pool = super().get_connection_with_tls_context(*args, **kwargs)
-            self._pool.ConnectionCls = partial(self._connect, type(self._pool).ConnectionCls)
-        return self._pool
-
-    def _connect(self, kind: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        connection = kind(*args, **kwargs)
-        self._connections = [connection]  # a client makes one call at a time, so the newest is the one in use
-        return connection
-
-    def close(self) -> None:
-        self._pool = None
-        super().close()
-
-    def abort(self) -> None:
-        for connection in self._connections:
-            # TLS inside a proxy's TLS has the socket below it.
-            sock = getattr(connection.sock, "socket", connection.sock)
-            if sock is not None:
-                with suppress(OSError):  # it is closed already
-                    # Below TLS, whose own shutdown would wait for the other side.
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 class Client:
@@ -87,24 +37,43 @@ class Client:
 
     def __init__(self, connection: ShopConnection) -> None:
         self._connection = connection
-        self._adapter = _Adapter()
-        self._auth = BearerAuth(connection.tokens)
-        self._requests: dict[str, requests.PreparedRequest] = {}
-
-    def _request(self, function: str, body: bytes) -> requests.PreparedRequest:
-        """Return the request of a call; of a function it is prepared once, which takes as long as to send it."""
-        request = self._requests.get(function)
-        if request is None:
-            request = requests.Request("POST", self._connection.url(function), headers=HEADERS).prepare()
-            self._requests[function] = request
-        request.prepare_body(body, files=None)
-        request.prepare_auth(self._auth)
-        return request
+        self._adapter: Any = HTTPAdapter(pool_connections=1, pool_maxsize=1)
+        self._timeout = Timeout(connect=CONNECT_TIMEOUT, read=connection.read_timeout)
+        self._targets: dict[str, str] = {}
+        self._open: Any = None  # the HTTP connection in use, for a client makes one call at a time
 
     @cached_property
-    def _settings(self) -> Mapping[str, Any]:
+    def _environment(self) -> Mapping[str, Any]:
         """Proxies and certificates as the environment names them; to look them up takes as long as a small call."""
-        return requests.Session().merge_environment_settings(self._connection.base_url, {}, True, True, None)
+        return requests.Session().merge_environment_settings(self._connection.base_url, {}, None, True, None)
+
+    @cached_property
+    def _pool(self) -> Any:
+        """
+        The pool that requests makes for this server.
+
+        Calls go straight to it. What requests adds to each is what a call must not have, as redirects, cookies and the
+        password of a ``.netrc``, and takes a third of its time.
+        """
+        request = requests.Request("POST", self._connection.base_url).prepare()
+        proxies, verify = self._environment["proxies"], self._environment["verify"]
+        pool: Any = self._adapter.get_connection_with_tls_context(request, verify, proxies)
+        self._adapter.cert_verify(pool, self._connection.base_url, verify, None)
+        make = pool.ConnectionCls
+
+        def connect(*args: Any, **kwargs: Any) -> Any:
+            self._open = make(*args, **kwargs)
+            return self._open
+
+        pool.ConnectionCls = connect
+        return pool
+
+    def _target(self, function: str) -> str:
+        """Return what a function's requests name: its path, or where a proxy is to know it the whole URL."""
+        if function not in self._targets:
+            request = requests.Request("POST", self._connection.url(function)).prepare()
+            self._targets[function] = self._adapter.request_url(request, self._environment["proxies"])
+        return self._targets[function]
 
     def __enter__(self) -> Client:
         return self
@@ -115,12 +84,23 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the idle socket."""
+        """Close the idle socket; a further call opens another one."""
         self._adapter.close()
+        vars(self).pop("_pool", None)
 
     def abort(self) -> None:
-        """Cut off the call that another thread has under way; it then ends with a transient error."""
-        self._adapter.abort()
+        """
+        Cut off the call that another thread has under way; it then ends with a transient error.
+
+        To close the pool would not do that.
+        """
+        # TLS inside a proxy's TLS has the socket below it.
+        sock = getattr(self._open, "sock", None)
+        sock = getattr(sock, "socket", sock)
+        if sock is not None:
+            with suppress(OSError):  # it is closed already
+                # Below TLS, whose own shutdown would wait for the other side.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def call(self, function: str, body: bytes, *, debug: bool = False) -> dict[str, Any]:
         """
@@ -145,14 +125,19 @@ class Client:
     def _send(self, function: str, body: bytes) -> Answer:
         status, retry_after, content = None, None, bytearray()
         try:
-            # By the adapter: a session would add what a call here must not have, as redirects and cookies.
-            with self._adapter.send(
-                self._request(function, body),
-                timeout=(CONNECT_TIMEOUT, self._connection.read_timeout),
-                **self._settings,  # with stream=True, so that the status is known even where the body is cut off
+            with self._pool.urlopen(
+                "POST",
+                self._target(function),
+                body=body,
+                headers={**HEADERS, "Authorization": f"Bearer {self._connection.tokens.current()}"},
+                timeout=self._timeout,
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                preload_content=False,  # so that the status is known even where the body is cut off
             ) as response:
-                status, retry_after = response.status_code, response.headers.get("Retry-After")
-                for piece in response.iter_content(64 * 1024):
+                status, retry_after = response.status, response.headers.get("Retry-After")
+                for piece in response.stream(64 * 1024):
                     content += piece
                     if len(content) > MAX_ANSWER_BYTES:
                         break

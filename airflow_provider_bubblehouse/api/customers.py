@@ -122,7 +122,7 @@ def narrowed(names: frozenset[str]) -> type[Customer2]:
     )  # no subclass, for that would have all fields; but what can be asked of it is the same
 
 
-def identities_of(customers: Sequence[Customer2]) -> tuple[list[str], bool]:
+def identities_of(customers: Sequence[Customer2]) -> tuple[Sequence[str], bool]:
     """
     Return the id of each customer, or else its email, and whether an id was a number, of which it has made text.
 
@@ -142,7 +142,7 @@ def identities_of(customers: Sequence[Customer2]) -> tuple[list[str], bool]:
     return plain_identities(identities), int in kinds
 
 
-def plain_identities(identities: list[Any]) -> list[str]:
+def plain_identities(identities: Sequence[Any]) -> Sequence[str]:
     """
     Return what tells customers apart, if no closer look at it is needed.
 

@@ -198,16 +198,18 @@ class CsvLines:
     :param file: the file's name.
     :param layout: what the cells are.
     :param text: whole lines without a quote, each with a line feed at its end; those that are empty are no rows.
+    :param count: how many lines there are.
     """
 
     file: str
     layout: Layout
     text: str
+    count: int
 
     def plain_rows(self) -> PlainRows:
         if not self.layout.columns_only:
             return Records(self.file, list(self.records())).plain_rows()
-        width, count = self.layout.width, self.text.count("\n")
+        width, count = self.layout.width, self.count
         cells = self.text.replace("\n", ",\n,").split(",")
         # All rows have as many cells if all line feeds, now cells of their own, stand where that puts them.
         if len(cells) != count * (width + 1) + 1 or cells[width :: width + 1].count("\n") != count:
@@ -290,7 +292,7 @@ class Layout:
         except ValueError:  # a name that JSON would have to escape
             self.columns_only = False
 
-    def identities(self, columns: Sequence[Sequence[str]]) -> list[str]:
+    def identities(self, columns: Sequence[Sequence[str]]) -> Sequence[str]:
         """
         Return the identity of each row, where all rows can be sent as they stand; for ``columns_only`` layouts.
 
@@ -298,13 +300,13 @@ class Layout:
         :raises ValueError: if one cannot.
         """
         identifiers, emails = (columns[self._places[name]] if name in self._places else () for name in ("id", "email"))
-        identities = list(identifiers or emails)
-        if identifiers and emails and "" in identifiers:
+        identities = identifiers or emails
+        if identifiers and emails and not all(identifiers):
             identities = [one or other for one, other in zip(identifiers, emails, strict=True)]
         for name, check in _COLUMN_CHECKS.items():
             if name in self._places:
                 cells = columns[self._places[name]]
-                check(list(filter(None, cells)) if "" in cells else cells)
+                check(cells if all(cells) else list(filter(None, cells)))
         return plain_identities(identities)
 
     def bound(self, rows: int, characters: int) -> int:
@@ -321,7 +323,7 @@ class Layout:
         for parent, inner in self._nested.items():
             fields = [columns[place] for place, _ in inner]
             objects: list[object] = list(map(self._inner[parent], *fields))
-            if all("" in field for field in fields):
+            if not any(map(all, fields)):
                 objects = [one if any(cells) else "" for one, *cells in zip(objects, *fields, strict=True)]
             values.append(objects)
         return list(map(self._row, *values))

@@ -376,8 +376,9 @@ def _read_csv(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, ...]
     layout: Layout | None = None
     for block in _whole_lines(name, stream, ends=b"\r\n"):
         if layout is not None and not rest and (text := _text_without_quotes(block)) is not None:
-            lines += text.count("\n")
-            yield CsvLines(name, layout, text)
+            count = text.count("\n")
+            lines += count
+            yield CsvLines(name, layout, text, count)
             continue
         # Bytes that are no UTF-8 become lone surrogates, so that encoding the customer finds the field they stand in.
         rows, whole, rest, fault = _csv_rows(rest + block.decode(errors="surrogateescape"))

@@ -178,10 +178,18 @@ def test_no_cookie_of_one_shops_answer_goes_with_another_shops_call():
     assert not http.cookies
 
 
+def test_a_client_that_was_closed_can_call_again(sandbox):
+    with Client(connection_to(sandbox)) as client:
+        client.call(UPDATE_CUSTOMERS, BODY)
+    with client:
+        client.call(UPDATE_CUSTOMERS, BODY)
+    assert [call.status for call in sandbox.calls] == [200, 200]
+
+
 def test_a_call_through_tls_inside_a_proxys_tls_can_be_cut_off(sandbox):
     ours, theirs = socket.socketpair()
     with Client(connection_to(sandbox)) as client, ours, theirs:
-        client._adapter._connections = [SimpleNamespace(sock=SimpleNamespace(socket=ours))]  # as urllib3 nests them
+        client._open = SimpleNamespace(sock=SimpleNamespace(socket=ours))  # as urllib3 nests them
         client.abort()
         assert theirs.recv(1) == b""
 
