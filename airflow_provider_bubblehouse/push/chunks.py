@@ -135,7 +135,9 @@ class JsonLines:
 
     def _lines_of(self, count: int) -> list[bytes]:
         """Return the lines if they hold so many objects one each, which the decoder does not look at."""
-        lines = self.text.removesuffix(b"\n").split(b"\n")
+        lines = self.text.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
         if not _hold_one_object_each(lines, count):
             lines = list(self._lines())
             if not _hold_one_object_each(lines, count):
