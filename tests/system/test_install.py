@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -20,7 +21,7 @@ UV = [sys.executable, "-m", "uv"]
 
 
 def run(*command: str | Path, home: Path, **environment: str) -> str:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "MAKE"))}
     done = subprocess.run(
         list(map(str, command)),
         env=kept | {"AIRFLOW_HOME": str(home), "COLUMNS": "200", "NO_PROXY": "127.0.0.1"} | environment,
@@ -82,17 +83,17 @@ def test_the_wheel_alone_beside_a_plain_airflow_is_a_provider_that_pushes(wheel,
     assert [customer["id"] for customer in sandbox.customers()] == ["1", "2"]
 
 
-def test_the_quick_start_word_by_word_leads_from_nothing_to_ones_own_customers_in_the_sandbox(wheel, tmp_path):
+@pytest.mark.parametrize(("page", "commands"), [("README.md", 6), ("docs/quick-start.md", 4)])
+def test_a_page_word_by_word_leads_from_nothing_to_ones_own_customers_in_the_sandbox(wheel, tmp_path, page, commands):
     """Of the page only what leads elsewhere is replaced: the index by the wheel, and folders and port by the test's."""
     python = tmp_path / "env" / "bin" / "python"
     run(*UV, "venv", "--quiet", "--python", sys.executable, tmp_path / "env", home=tmp_path)
-    blocks = re.findall(
-        r'```(\w+)(?: title="(.+?)")?\n(.*?)```', (ROOT / "docs" / "quick-start.md").read_text(), re.DOTALL
-    )
-    environment = {"AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
-    commands = []
+    environment: dict[str, str] = {}
+    lines = []
     with ExitStack() as running:
-        for language, title, text in blocks:
+        for language, title, text in re.findall(
+            r'^```(\w+)(?: title="(.+?)")?\n(.*?)^```', (ROOT / page).read_text(), re.DOTALL | re.MULTILINE
+        ):
             if title:
                 file = tmp_path / title.lstrip("/")
                 file.parent.mkdir(exist_ok=True)
@@ -100,14 +101,17 @@ def test_the_quick_start_word_by_word_leads_from_nothing_to_ones_own_customers_i
                 continue
             assert language == "console"
             for line in text.splitlines():
-                commands.append(line)
-                words = shlex.split(line.removeprefix("$ "))
-                if words[:2] == ["pip", "install"]:
+                lines.append(line)
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                if words == ["make", "demo"]:
+                    make_demo(tmp_path)
+                elif words == ["make", "test"]:
+                    pass  # is what runs this
+                elif words[:2] == ["pip", "install"]:
                     named = words[2].replace("airflow-provider-bubblehouse", str(wheel))
                     run(
                         *UV, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, named, home=tmp_path
                     )
-                    run(python, "-m", "airflow", "db", "migrate", home=tmp_path, **environment)
                 elif "airflow_provider_bubblehouse.sandbox" in words:
                     words[words.index("--port") + 1] = "0"
                     sandbox = running.enter_context(
@@ -122,8 +126,16 @@ def test_the_quick_start_word_by_word_leads_from_nothing_to_ones_own_customers_i
                     run(python, "-m", *words, home=tmp_path, **environment)
         with urllib.request.urlopen(f"{url}/sandbox/customers") as answer:
             arrived = json.load(answer)
-    assert len(commands) == 3
+    assert len(lines) == commands
     assert sorted(customer["id"] for customer in arrived) == ["1001", "1002"]
+
+
+def make_demo(folder: Path) -> None:
+    """Run ``make demo`` where nothing is installed yet."""
+    installed = shutil.ignore_patterns(".git", ".venv*", "build", "dist")
+    shutil.copytree(ROOT, folder / "checkout", ignore=installed)
+    printed = run("make", "demo", home=folder / "checkout")
+    assert json.loads(printed.splitlines()[-1])["accepted"] == 59
 
 
 def distributions(python: Path, home: Path) -> set[str]:
