@@ -117,15 +117,23 @@ def airflow_database() -> None:
 def run_dag(airflow_database: None) -> Callable[[Any], Any]:
     """Return what runs a DAG as ``dag.test()`` does, retries and mapping included, and returns the run."""
     try:
-        from airflow.dag_processing.collection import update_dag_parsing_results_in_db
+        from airflow.dag_processing.collection import AssetModelOperation, update_dag_parsing_results_in_db
     except ImportError:  # Airflow 2
         return lambda dag: dag.test()
     from airflow.models.dagbundle import DagBundleModel
-    from airflow.serialization.serialized_objects import LazyDeserializedDAG
+    from airflow.serialization.serialized_objects import LazyDeserializedDAG, SerializedDAG
     from airflow.utils.session import create_session
 
-    if not hasattr(LazyDeserializedDAG, "from_dag"):  # Airflow 3.0, which runs what it is given
-        return lambda dag: dag.test()
+    def run_with_assets(dag: Any) -> Any:
+        with create_session() as session:
+            assets = AssetModelOperation.collect({dag.dag_id: LazyDeserializedDAG(data=SerializedDAG.to_dict(dag))})
+            known = assets.sync_assets(session=session).values()
+            session.flush()
+            assets.activate_assets_if_possible(known, session=session)
+        return dag.test()
+
+    if not hasattr(LazyDeserializedDAG, "from_dag"):  # Airflow 3.0, which runs what it is given, but knows of no asset
+        return run_with_assets
 
     def run(dag: Any) -> Any:
         with create_session() as session:  # Airflow 3.1 and later run what they have in their database only
