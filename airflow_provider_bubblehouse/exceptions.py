@@ -30,7 +30,7 @@ _CALL_URL = re.compile(r"https?://[^/]+/api/v\d+/[A-Za-z0-9_-]+/(?P<function>[A-
 
 _MEANING_BY_ERROR_ID = {
     "invalid_token": "the token is not accepted; put a current shop token, or key id and shared secret, into the "
-    "Airflow connection",
+    "Airflow connection, and check that they are of the shop in Login",
     "no_customers_match_customer_identity": "no customer matches this identity",
 }
 _MEANING_BY_STATUS = {
@@ -152,7 +152,7 @@ def _judge(answer: Answer) -> BubblehouseError | None:
     if status is None:
         return BubblehouseTransientError(
             f"{answer.server} gave no answer to {answer.function} ({_root_name(answer.fault)}); "
-            "the same data has to be pushed again. If this lasts, see whether it runs and is called by its right host."
+            "the same data has to be pushed again. If this lasts, see whether the server runs, and check the Host."
         )
     wait = parse_retry_after(answer.retry_after)
     said = f"{answer.server} answered {answer.function} with status {status}"
@@ -290,6 +290,18 @@ def _called(by: Any) -> dict[str, Any]:
         url = ""
     match = _CALL_URL.fullmatch(url)
     return {"function": match["function"]} if match else {"function": "the call", "server": "The server"}
+
+
+def no_call_error(fault: Exception) -> BubblehousePermanentError:
+    """
+    Return what to raise where the address, the proxies or the certificates of this machine allow no call.
+
+    :param fault: what a library says of it; its words may hold a proxy's password.
+    """
+    return BubblehousePermanentError(
+        f"No call can be made ({type(fault).__name__}); check the Host of the Airflow connection, and the proxy and "
+        "certificate settings of the worker."
+    )
 
 
 def parse_retry_after(header: str | None) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from airflow_provider_bubblehouse.api.connection import CONNECT_TIMEOUT, HEADERS, MAX_ANSWER_BYTES, ShopConnection
-from airflow_provider_bubblehouse.exceptions import Answer, classify
+from airflow_provider_bubblehouse.exceptions import Answer, classify, no_call_error
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -29,8 +29,15 @@ class BearerAuth(httpx.Auth):
 
 
 def open_http() -> httpx.AsyncClient:
-    """Return what makes calls, for any number of shops: it keeps no cookie, which one would set for another."""
-    return httpx.AsyncClient(cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())))
+    """
+    Return what makes calls, for any number of shops: it keeps no cookie, which one would set for another.
+
+    :raises BubblehousePermanentError: if the environment's proxies or certificates are none.
+    """
+    try:
+        return httpx.AsyncClient(cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())))
+    except (ValueError, TypeError, ImportError, OSError, httpx.InvalidURL) as fault:
+        raise no_call_error(fault) from None
 
 
 class AsyncClient:

@@ -19,7 +19,7 @@ from airflow_provider_bubblehouse.api.connection import (
     MAX_ANSWER_BYTES,
     ShopConnection,
 )
-from airflow_provider_bubblehouse.exceptions import Answer, BubblehousePermanentError, classify
+from airflow_provider_bubblehouse.exceptions import Answer, BubblehousePermanentError, classify, no_call_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +41,7 @@ class Client:
         self._timeout = Timeout(connect=CONNECT_TIMEOUT, read=connection.read_timeout)
         self._targets: dict[str, str] = {}
         self._open: Any = None  # the HTTP connection in use, for a client makes one call at a time
+        self._is_aborted = False
 
     @cached_property
     def _environment(self) -> Mapping[str, Any]:
@@ -59,14 +60,23 @@ class Client:
         proxies, verify = self._environment["proxies"], self._environment["verify"]
         pool: Any = self._adapter.get_connection_with_tls_context(request, verify, proxies)
         self._adapter.cert_verify(pool, self._connection.base_url, verify, None)
-        make = pool.ConnectionCls
+        client = self
 
-        def connect(*args: Any, **kwargs: Any) -> Any:
-            self._open = make(*args, **kwargs)
-            return self._open
+        class Connection(pool.ConnectionCls):  # type: ignore[misc]
+            def connect(self) -> None:
+                client._open = self
+                super().connect()
+                client._connected(self)
 
-        pool.ConnectionCls = connect
+        pool.ConnectionCls = Connection
         return pool
+
+    def _address(self, function: str) -> tuple[Any, str]:
+        """Return the pool and the target of a function's requests; a retry helps nothing where they cannot be had."""
+        try:
+            return self._pool, self._target(function)
+        except (ValueError, TypeError, OSError) as fault:  # OSError of certificates: nothing is called yet
+            raise no_call_error(fault) from None
 
     def _target(self, function: str) -> str:
         """Return what a function's requests name: its path, or where a proxy is to know it the whole URL."""
@@ -92,8 +102,9 @@ class Client:
         """
         Cut off the call that another thread has under way; it then ends with a transient error.
 
-        To close the pool would not do that.
+        To close the pool would not do that. The client makes no further connection.
         """
+        self._is_aborted = True
         # TLS inside a proxy's TLS has the socket below it.
         sock = getattr(self._open, "sock", None)
         sock = getattr(sock, "socket", sock)
@@ -101,6 +112,14 @@ class Client:
             with suppress(OSError):  # it is closed already
                 # Below TLS, whose own shutdown would wait for the other side.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def _connected(self, connection: Any) -> None:
+        """See to a new HTTP connection, over which nothing has been sent."""
+        if self._is_aborted:  # while it was made, when there was no socket to cut off
+            connection.close()
+            raise ConnectionAbortedError
+        # A body is given as long as an answer is, not as a connection.
+        connection.sock.settimeout(self._connection.read_timeout)
 
     def call(self, function: str, body: bytes, *, debug: bool = False) -> dict[str, Any]:
         """
@@ -124,10 +143,11 @@ class Client:
 
     def _send(self, function: str, body: bytes) -> Answer:
         status, retry_after, content = None, None, bytearray()
+        pool, target = self._address(function)
         try:
-            with self._pool.urlopen(
+            with pool.urlopen(
                 "POST",
-                self._target(function),
+                target,
                 body=body,
                 headers={**HEADERS, "Authorization": f"Bearer {self._connection.tokens.current()}"},
                 timeout=self._timeout,
@@ -141,12 +161,7 @@ class Client:
                     content += piece
                     if len(content) > MAX_ANSWER_BYTES:
                         break
-        except (requests.RequestException, HTTPError, OSError) as fault:
-            if isinstance(fault, ValueError):  # requests' mark of an address that cannot be called at all
-                raise BubblehousePermanentError(
-                    f"No call can be made ({type(fault).__name__}); check the Host of the Airflow connection and the "
-                    "proxy settings of the worker."
-                ) from None
+        except (HTTPError, OSError) as fault:
             return Answer(function=function, status=status, body=bytes(content), retry_after=retry_after, fault=fault)
         return Answer(function=function, status=status, body=bytes(content), retry_after=retry_after)
 

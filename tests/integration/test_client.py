@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import httpx
 import pytest
+import urllib3
 
 from airflow_provider_bubblehouse import __version__
 from airflow_provider_bubblehouse.api.async_client import AsyncClient, open_http
@@ -194,9 +198,57 @@ def test_a_call_through_tls_inside_a_proxys_tls_can_be_cut_off(sandbox):
         assert theirs.recv(1) == b""
 
 
-def test_a_proxy_that_cannot_be_called_is_a_permanent_error(sandbox, monkeypatch):
-    monkeypatch.setenv("HTTP_PROXY", "http:///nowhere")
+@pytest.mark.parametrize(
+    ("call", "proxy"),
+    [
+        (call_with_requests, "http:///nowhere"),  # where httpx finds only that nobody answers
+        (call_with_requests, "http://user:secret@"),
+        (call_with_requests, "http://secret:port"),
+        (call_with_httpx, "http://secret:port"),
+        (call_with_httpx, "ftp://secret"),
+    ],
+)
+def test_a_proxy_that_cannot_be_called_is_a_permanent_error(sandbox, call, monkeypatch, proxy):
+    monkeypatch.setenv("HTTP_PROXY", proxy)
     monkeypatch.delenv("NO_PROXY")
     monkeypatch.setenv("no_proxy", "")
-    with pytest.raises(BubblehousePermanentError, match="check the Host of the Airflow connection and the proxy"):
-        call_with_requests(connection_to(sandbox), UPDATE_CUSTOMERS, BODY)
+    with pytest.raises(BubblehousePermanentError, match=r"check the Host .* and the proxy") as caught:
+        call(connection_to(sandbox), UPDATE_CUSTOMERS, BODY)
+    assert "secret" not in str(caught.value)
+
+
+def test_certificates_that_are_not_there_are_a_permanent_error(sandbox, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/certificates.pem")
+    with pytest.raises(BubblehousePermanentError, match="certificate settings"):
+        call_with_requests(connection_to(sandbox, host="https://127.0.0.1:1"), UPDATE_CUSTOMERS, BODY)
+
+
+def test_a_client_that_is_cut_off_while_it_connects_sends_nothing(sandbox, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def connect_slowly(*args, **kwargs):
+        begun.set()
+        go_on.wait()
+        return create_connection(*args, **kwargs)
+
+    create_connection = urllib3.util.connection.create_connection
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", connect_slowly)
+    with Client(connection_to(sandbox)) as client, ThreadPoolExecutor() as pool:
+        calling = pool.submit(client.call, UPDATE_CUSTOMERS, BODY)
+        begun.wait()
+        client.abort()
+        go_on.set()
+        with pytest.raises(BubblehouseTransientError, match="ConnectionAbortedError"):
+            calling.result()
+    assert sandbox.calls == []
+
+
+def test_a_body_may_take_as_long_to_be_sent_as_its_answer_may_take(sandbox, monkeypatch):
+    def send_watched(self, data):
+        send(self, data)
+        seen.append((len(data), self.sock.gettimeout()))
+
+    seen, send = [], http.client.HTTPConnection.send
+    monkeypatch.setattr(http.client.HTTPConnection, "send", send_watched)
+    call_with_requests(connection_to(sandbox, extra={"timeout": 77}), UPDATE_CUSTOMERS, BODY)
+    assert seen[-1] == (len(BODY), 77)
