@@ -1,6 +1,9 @@
 # Everything here works in environments of its own below this folder; the machine's Python and Airflow stay as they are.
 PYTHON ?= python3
-OLDEST_AIRFLOW := 2.11.*
+# The oldest Airflow, and with it the oldest of all else that this package itself needs; but of PyJWT, which Airflow's own
+# login needs newer than it says. Airflow 3.0 below has that at its oldest.
+OLDEST = 'apache-airflow==2.11.*' $(shell sed -n '/^dependencies/,/^]/s/^ *"\([a-z-]*\)>=\([0-9.]*\).*/\1==\2/p' \
+    pyproject.toml | grep -v '^apache-airflow==\|^pyjwt==')
 # Of each minor the newest patch. Where a plain resolution brings what that Airflow does not run with, that is its own
 # trouble, and bounded here rather than in pyproject.toml.
 MATRIX := 2.11 3.0 3.1 3.2 3.3
@@ -79,5 +82,5 @@ clean:
 
 .venv-oldest/installed: pyproject.toml | .venv/installed
 	$(PYTHON) -m venv .venv-oldest
-	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-oldest -e '.[dev]' 'apache-airflow==$(OLDEST_AIRFLOW)'
+	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-oldest -e '.[dev]' $(OLDEST)
 	@touch $@

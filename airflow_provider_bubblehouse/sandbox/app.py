@@ -184,7 +184,7 @@ def pages(shop: str, store: Store, calls: CallLog, faults: FaultPlan) -> Starlet
         try:
             order = msgspec.json.decode(await http.body(), type=FaultOrder)
             faults.order(script=order.script, rates=order.rates, seed=order.seed)
-        except ValueError as error:
+        except (ValueError, msgspec.MsgspecError) as error:
             return _json({"message": str(error)}, 400)
         return _json({"ok": True})
 
