@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
 from airflow_provider_bubblehouse.exceptions import BubblehouseError
@@ -17,6 +17,7 @@ from airflow_provider_bubblehouse.push.batches import DEFAULT_MAX_BATCH_BYTES
 from airflow_provider_bubblehouse.push.push import Push
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
 from airflow_provider_bubblehouse.push.sources import FILE_FORMATS, FileSource, no_filesystem_error
+from airflow_provider_bubblehouse.push.summary import name_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,13 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     invalid = push.invalid_rows
     if not invalid.count:
-        console.print(f"All {summary['read']:,} rows can be sent.")
+        console.print(f"All {summary['read']:,} rows can be sent." if summary["read"] else "The file has no rows.")
         return 0
-    table = Table("Rows", "What is wrong", "The first of them")
+    table = Table("Rows", "What is wrong", Column("The first of them", overflow="fold"))
+    one_file = len(push.rows_by_file or ()) == 1
     for reason, count, first_rows in invalid.faults():
-        table.add_row(f"{count:,}", reason, "\n".join(first_rows))
+        table.add_row(f"{count:,}", reason, name_rows(("" if one_file else file, row) for file, row in first_rows))
     console.print(table)
-    console.print(f"{invalid.count:,} of {summary['read']:,} rows are invalid.")
+    console.print(f"Of {summary['read']:,} rows {invalid.count:,} cannot be sent.")
     if summary["rejected_path"]:
         console.print(f"They are in {summary['rejected_path']}.", markup=False, highlight=False, soft_wrap=True)
     return 1

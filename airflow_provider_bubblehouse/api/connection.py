@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import math
 import re
 from dataclasses import dataclass, field
@@ -17,10 +18,13 @@ from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+log = logging.getLogger(__name__)
+
 DEFAULT_API_VERSION = "v20230601"  # as the UpdateCustomers3 page prints it
 CONNECT_TIMEOUT = 10.0  # seconds; a host that does not answer for so long is down
 DEFAULT_READ_TIMEOUT = 60.0  # seconds; what the vendor's own client waits
 MAX_ANSWER_BYTES = 16 * 1024 * 1024  # no answer of the API comes near; more is cut and so no JSON object
+EXTRAS = ("key_id", "shared_secret", "api_version", "timeout", "max_calls_per_second", "allow_debug")
 _HIGHEST_PORT = 65535
 HEADERS = {
     "Accept": "application/json",
@@ -84,6 +88,12 @@ def read_connection(
         raise BubblehousePermanentError(
             "Login of the Airflow connection must be the shop slug: the word that stands in the API's URL, "
             "such as my-shop."
+        )
+    if strange := extra.keys() - EXTRAS:
+        log.warning(
+            "The Airflow connection has %d extra fields that are none of %s; is a name misspelt?",
+            len(strange),
+            ", ".join(EXTRAS),
         )
     api_version = _text(extra, "api_version") or DEFAULT_API_VERSION
     if not re.fullmatch(r"v\d+", api_version):

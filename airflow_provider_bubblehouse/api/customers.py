@@ -39,7 +39,7 @@ _LEAP_YEAR = 2000  # stands in for the unknown year of a birthday, so that 29 Fe
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,63}")
 _UNKNOWN_FIELDS_WARNED = 50  # names that go on and on are data in the names' place
 
-_FIRST_HUGE_ID = 10**100  # Python does not even write a number of more than 4300 digits out
+_FIRST_HUGE_NUMBER = 10**100  # Python does not even write a number of more than 4300 digits out
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 
 
@@ -177,8 +177,10 @@ def check_plain_times(times: Sequence[str]) -> None:
     """
     if times:
         msgspec.convert(times, _MOMENTS)
-        spelled = "".join(times)  # of which the other spellings have a blank or a small letter
+        spelled = "".join(times)  # of which the other spellings have a blank, a small letter, or no colon in the offset
         if " " in spelled or "t" in spelled or "z" in spelled:
+            raise ValueError
+        if spelled.count(":") != 3 * len(times) - spelled.count("Z"):
             raise ValueError
 
 
@@ -254,6 +256,8 @@ class CustomerNormaliser:
             return value
         rule = self._rules.get(name)
         try:
+            if isinstance(value, float):
+                _require_finite(value)
             if rule is not None:
                 return rule(value)
             self._warn_of_unknown(name)
@@ -264,9 +268,14 @@ class CustomerNormaliser:
             raise InvalidCustomerError("is nested too deeply", name) from None
 
     def _warn_of_unknown(self, name: str) -> None:
-        if name not in self._unknown_fields and len(self._unknown_fields) < _UNKNOWN_FIELDS_WARNED:
-            self._unknown_fields.add(name)
-            log.warning("Customer2 is not known to have %s; it is sent as it stands.", printable_name(name))
+        shown = printable_name(name)
+        if shown not in self._unknown_fields and len(self._unknown_fields) < _UNKNOWN_FIELDS_WARNED:
+            self._unknown_fields.add(shown)
+            log.warning(
+                "Customer2 is not known to have %s; it is sent as it stands. If it is another field's name, use "
+                "column_map.",
+                shown,
+            )
 
     def _extras(self, value: object) -> object:
         if not isinstance(value, Mapping):
@@ -280,10 +289,11 @@ class CustomerNormaliser:
         if isinstance(value, str):
             return _exact(value)
         if isinstance(value, int):
+            if abs(value) >= _FIRST_HUGE_NUMBER:
+                raise InvalidCustomerError("holds a number of more than 100 digits")
             return int(value)
         if isinstance(value, float):
-            if not math.isfinite(value):
-                raise InvalidCustomerError("holds NaN or an infinity, which JSON does not have; leave it out")
+            _require_finite(value)
             return float(value)
         if isinstance(value, Decimal):
             return _decimal_text(value)
@@ -379,6 +389,11 @@ def _names_somebody(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def _require_finite(value: float) -> None:
+    if not math.isfinite(value):
+        raise InvalidCustomerError("holds NaN or an infinity, which JSON does not have; leave it out")
+
+
 def _exact(value: object) -> str:
     """Return text as plain ``str``: the encoder takes no subclass, such as those of enum or numpy."""
     if type(value) is str:
@@ -389,7 +404,7 @@ def _exact(value: object) -> str:
 
 
 def _identifier(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _FIRST_HUGE_ID:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _FIRST_HUGE_NUMBER:
         return str(value)
     if isinstance(value, UUID):  # as databases have them
         return str(value)

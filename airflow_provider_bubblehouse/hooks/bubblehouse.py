@@ -139,7 +139,7 @@ class BubblehouseHook(BaseHook):
             try:
                 encoded.append(encode_customer(normaliser.normalise(customer)))
             except InvalidCustomerError as error:
-                invalid.add(f"row {row}", error)
+                invalid.add("", row, error)
         if invalid.count:
             raise BubblehousePermanentError(f"Customers are invalid and nothing was sent. {invalid}.")
         if encoded:

@@ -135,8 +135,8 @@ class _CustomersOperator(BaseOperator):
             ("max_attempt_seconds", max_attempt_seconds, 0),
             ("rate_limit_wait", rate_limit_wait, 0),
         ):
-            if number < least:
-                raise BubblehousePermanentError(f"{name} must be at least {least}.")
+            if not isinstance(number, int | float) or number < least:
+                raise BubblehousePermanentError(f"{name} must be a number of at least {least}.")
         targets_of(column_map)  # refuses what is no column map
         self.customers = customers
         self.path = path

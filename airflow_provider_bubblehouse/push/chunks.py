@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_bubblehouse.push.batches import Customers
 
+# All that msgspec raises of what it cannot decode, convert or encode; before its 0.21 its own error is no ValueError.
+NOT_PLAIN = (ValueError, TypeError, RecursionError, msgspec.MsgspecError)
+
 _CUSTOMERS = msgspec.json.Decoder(Customer2)
 _ANYTHING = msgspec.json.Decoder()
 _LONGEST_ESCAPE = len("\\u0000")  # bytes that one character becomes in JSON at most
@@ -75,7 +78,7 @@ class Chunk(Protocol):
         """
         Return the rows where all of them can be sent as they stand.
 
-        :raises ValueError: if one cannot, or might not; so do TypeError and RecursionError.
+        :raises ValueError: if one cannot, or might not; or else one of ``NOT_PLAIN``.
         """
 
     def records(self) -> Iterable[object]:
@@ -176,7 +179,7 @@ def fields_of(line: bytes) -> frozenset[str] | None:
     """Return the fields that a JSON line has, None where it is no object."""
     try:
         return frozenset(msgspec.json.decode(line, type=dict[str, msgspec.Raw]))
-    except (ValueError, RecursionError):
+    except NOT_PLAIN:
         return None
 
 
@@ -219,7 +222,7 @@ class CsvLines:
         columns = [cells[place : -1 : width + 1] for place in range(width)]
         return PlainRows(
             self.layout.identities(columns),
-            self.layout.bound(count, len(self.text)),
+            self.layout.bound(len(self.text)),
             lambda: Unencoded(self.layout.objects(columns)),
         )
 
@@ -311,9 +314,9 @@ class Layout:
                 check(cells if all(cells) else list(filter(None, cells)))
         return plain_identities(identities)
 
-    def bound(self, rows: int, characters: int) -> int:
-        """Return the bytes that so many rows, whose cells have so many characters, do not exceed as JSON."""
-        return rows * self._names_size + characters * _LONGEST_ESCAPE
+    def bound(self, characters: int) -> int:
+        """Return the bytes that a row, whose cells have so many characters at most, does not exceed as JSON."""
+        return self._names_size + characters * _LONGEST_ESCAPE
 
     def objects(self, columns: Sequence[Sequence[str]]) -> list[object]:
         """
@@ -343,13 +346,17 @@ class Layout:
         for parent, inner in self._nested.items():
             if fields := {name: text for place, name in inner if (text := values[place])}:
                 made[parent] = fields
+        wrong: str | None = None
         for cell in self._others:
             if text := values[cell.place]:
-                try:
-                    put(made, cell.path, _CELL_TYPES[cell.path[0]](text) if len(cell.path) == 1 else text)
-                except (ValueError, RecursionError):
-                    return InvalidCustomerError(_CELL_REASONS[cell.path[0]], cell.path[0], record=values)
-        return made
+                value: object = text
+                if len(cell.path) == 1:
+                    try:
+                        value = _CELL_TYPES[cell.path[0]](text)
+                    except (ValueError, RecursionError):
+                        wrong = wrong or cell.path[0]
+                put(made, cell.path, value)
+        return made if wrong is None else InvalidCustomerError(_CELL_REASONS[wrong], wrong, record=made)
 
 
 def put(record: dict[str, Any], path: tuple[str, ...], value: object) -> None:
@@ -406,7 +413,7 @@ _CELL_TYPES: dict[str, Callable[[str], object]] = {
     "order_count": _cell_number,
 }
 _CELL_REASONS = {
-    **dict.fromkeys(BOOLEAN_FIELDS, "must be true or false"),
+    **dict.fromkeys(BOOLEAN_FIELDS, "must be true or false, in lower case"),
     **dict.fromkeys(LIST_FIELDS, 'must be a JSON array of texts, such as ["vip"]'),
     "extras": "must be a JSON object",
     "order_count": "must be a whole number in digits",

@@ -11,6 +11,7 @@ from airflow_provider_bubblehouse.api.customers import (
     identity_of,
 )
 from airflow_provider_bubblehouse.push.batches import Encoded
+from airflow_provider_bubblehouse.push.chunks import NOT_PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -76,15 +77,14 @@ class CustomerEncoder:
         :param chunk: the rows.
         :param first_number: the number of the first one in the source.
         """
-        return (self._check_plain(chunk, first_number) if self._plain_pass else None) or self._check_each(
-            chunk, first_number
-        )
+        checked = self._check_plain(chunk, first_number) if self._plain_pass else None
+        return checked if checked is not None else self._check_each(chunk, first_number)
 
     def _check_plain(self, chunk: Chunk, first_number: int) -> CheckedChunk | None:
         """Check a chunk in one go; None where any row of it needs a closer look."""
         try:
             rows = chunk.plain_rows()
-        except (ValueError, TypeError, RecursionError):  # all that msgspec raises of what it cannot decode or encode
+        except NOT_PLAIN:
             return None
         if rows.bound > self._largest and max(map(len, rows.customers().lines), default=0) > self._largest:
             return None

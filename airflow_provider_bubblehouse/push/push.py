@@ -30,7 +30,7 @@ from airflow_provider_bubblehouse.push.checkpoint import Checkpoint, Lane, Progr
 from airflow_provider_bubblehouse.push.encoder import CheckedChunk, CustomerEncoder, InvalidRow
 from airflow_provider_bubblehouse.push.lanes import CallMade, Event, Lanes, Settled, Stop, lane_of
 from airflow_provider_bubblehouse.push.pacing import Pacer, StoppedError
-from airflow_provider_bubblehouse.push.summary import InvalidRows, Places, Summary
+from airflow_provider_bubblehouse.push.summary import InvalidRows, Places, Summary, name_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -192,9 +192,10 @@ class Push:
                     "nothing was sent. Check the source before you raise max_customers."
                 )
         if self.invalid_rows.count:
+            count = self.invalid_rows.count
             raise BubblehousePermanentError(
-                f"{'Row' if self.invalid_rows.count == 1 else 'Rows'} to mend first: {self.invalid_rows.count} of "
-                f"{self.summary.progress.read} are invalid, and nothing was sent. {self.invalid_rows}."
+                f"Nothing was sent: {count} of {self.summary.progress.read} rows "
+                f"{'is invalid; mend it' if count == 1 else 'are invalid; mend them'} first. {self.invalid_rows}."
             )
 
     def _chunks(self, on_invalid: Callable[[Sequence[InvalidRow]], None]) -> Iterator[CheckedChunk]:
@@ -226,7 +227,7 @@ class Push:
         if self.rejected_rows is not None:
             self.rejected_rows.add_invalid(rows)
         for row in rows:
-            self.invalid_rows.add(self._places.name(row.number), row.error)
+            self.invalid_rows.add(*self._places.of(row.number), row.error)
         self.count("bubblehouse.customers.invalid", len(rows))
 
     def _batches(self) -> Iterator[tuple[int, Batch]]:
@@ -373,8 +374,8 @@ class Push:
             "%s This is about %d rows, from %s to %s.",
             error,
             batch.rows,
-            self._places.name(batch.numbers[0]),
-            self._places.name(batch.numbers[-1]),
+            name_rows([self._places.of(batch.numbers[0])]),
+            name_rows([self._places.of(batch.numbers[-1])]),
         )
 
     def _wind_down(self, error: BaseException) -> BaseException:

@@ -16,7 +16,7 @@ import logging
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -38,9 +38,9 @@ FILE_FORMATS = ("auto", "jsonl", "json", "csv", "parquet", "rejected")
 ColumnMap = Mapping[str, str]
 
 _FORMAT_BY_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-_CHUNK_ROWS = 1000  # rows held at once, so that the work a chunk costs is small beside that of its rows
-_BLOCK_BYTES = 64 * 1024  # what is worked on at once: of more, the C library asks the system for memory each time
-_READ_BYTES = 4 * _BLOCK_BYTES  # what is read at once: at each read the lanes take over, which costs more than it does
+CHUNK_ROWS = 1000  # rows held at once, so that the work a chunk costs is small beside that of its rows
+BLOCK_BYTES = 64 * 1024  # what is worked on at once: of more, the C library asks the system for memory each time
+_READ_BYTES = 4 * BLOCK_BYTES  # what is read at once: at each read the lanes take over, which costs more than it does
 _MAX_ROW_BYTES = 16 * 1024 * 1024  # far beyond any call; bounds the memory that a file without line ends takes
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -81,9 +81,10 @@ class ListSource:
 
     def chunks(self) -> Iterator[Chunk]:
         self._read = 0
-        for chunk in _chunked("", self._renamer(self._records)):
-            self._read += len(chunk.rows)
-            yield chunk
+        records = self._renamer(self._records)
+        while some := list(islice(records, CHUNK_ROWS)):
+            self._read += len(some)
+            yield Records("", some)
         self._renamer.warn_of_unseen()
 
     def version(self) -> object:
@@ -142,16 +143,16 @@ class FileSource:
             return _read_jsonl(name, stream)
         if file_format == "csv":
             return _read_csv(name, stream, self._columns)
-        records: Iterator[object]
-        if file_format == "jsonl":
-            records = (record for lines in _read_jsonl(name, stream) for record in lines.records())
-        elif file_format == "rejected":
-            records = (_mended(record) for lines in _read_jsonl(name, stream) for record in lines.records())
-        elif file_format == "json":
-            records = _read_json(name, stream)
+        blocks: Iterator[Iterable[object]]
+        if file_format == "json":
+            blocks = _read_json(name, stream)
+        elif file_format == "parquet":
+            blocks = _read_parquet(name, stream, self._columns)
         else:
-            records = _read_parquet(name, stream, self._columns)
-        return _chunked(name, self._renamer(records))
+            blocks = (lines.records() for lines in _read_jsonl(name, stream))
+            if file_format == "rejected":
+                blocks = (map(_mended, records) for records in blocks)
+        return (Records(name, list(self._renamer(records))) for records in blocks)
 
     def version(self) -> list[tuple[str, int | None, str | None]]:
         """Return path, size and ETag or time of change of every file; a file that is gone has neither."""
@@ -241,10 +242,10 @@ def _open(filesystem: Any, name: str, *, seekable: bool) -> Iterator[tuple[Binar
             if seekable:
                 yield raw, raw if raw.read(1) else None
                 return
-            stream: Any = gzip.GzipFile(fileobj=raw) if name.endswith(".gz") else raw
+            stream: Any = gzip.GzipFile(fileobj=raw) if name.lower().endswith(".gz") else raw
             with io.BufferedReader(stream, _READ_BYTES) as buffered:
                 start = buffered.peek(4)
-                if start.startswith(_UTF16_MARKS):
+                if start.startswith(_UTF16_MARKS) or b"\0" in start[:2]:
                     raise BubblehousePermanentError(f"{name} is UTF-16, not UTF-8; save it as UTF-8.")
                 if start.startswith(_UTF8_MARK):
                     buffered.read(len(_UTF8_MARK))
@@ -253,11 +254,6 @@ def _open(filesystem: Any, name: str, *, seekable: bool) -> Iterator[tuple[Binar
         raise BubblehousePermanentError(f"There is no file {name} any more.") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise BubblehousePermanentError(f"{name} is no whole gzip file; compress it again.") from None
-
-
-def _chunked(file: str, records: Iterator[object]) -> Iterator[Records]:
-    while some := list(islice(records, _CHUNK_ROWS)):
-        yield Records(file, some)
 
 
 def _read_jsonl(name: str, stream: BinaryIO) -> Iterator[JsonLines]:
@@ -278,7 +274,7 @@ def _whole_lines(name: str, stream: BinaryIO, *, ends: bytes = b"\n") -> Iterato
     """Yield blocks of whole lines; each of ``ends`` ends a line."""
     rest: list[bytes] = []
     size = 0
-    while block := stream.read(_BLOCK_BYTES):
+    while block := stream.read(BLOCK_BYTES):
         end = max(map(block.rfind, ends)) + 1
         if end:
             yield b"".join((*rest, memoryview(block)[:end]))
@@ -300,7 +296,7 @@ def _mended(record: object) -> object:
     return record["customer"]
 
 
-def _read_json(name: str, stream: BinaryIO) -> Iterator[object]:
+def _read_json(name: str, stream: BinaryIO) -> Iterator[list[object]]:
     scanner = _JsonScanner(io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline=""))
     if not (start := scanner.next_token()):
         return
@@ -309,15 +305,20 @@ def _read_json(name: str, stream: BinaryIO) -> Iterator[object]:
             f"{name} is not a JSON array; if it has one JSON object a line, set file_format='jsonl'."
         )
     scanner.take()
-    row = 0
+    row, begin = 0, scanner.taken
+    some: list[object] = []
     try:
         separator = scanner.take() if scanner.next_token() == "]" else ","
         while separator == ",":
             row += 1
-            yield scanner.value()
+            some.append(scanner.value())
             separator = scanner.take()
+            if len(some) == CHUNK_ROWS or scanner.taken - begin >= _READ_BYTES:
+                yield some
+                some, begin = [], scanner.taken
         if separator != "]" or scanner.next_token():
             raise ValueError
+        yield some
     except (ValueError, RecursionError):
         raise BubblehousePermanentError(
             f"{name}, row {row}: the JSON array is broken or cut off here, so the rows after it cannot be read."
@@ -336,6 +337,12 @@ class _JsonScanner:
         self._buffer = ""
         self._position = 0
         self._decoder = json.JSONDecoder()
+        self._dropped = 0
+
+    @property
+    def taken(self) -> int:
+        """How many characters have been taken."""
+        return self._dropped + self._position
 
     def next_token(self) -> str:
         """Skip blanks and return the next character without taking it, empty at the end."""
@@ -367,7 +374,8 @@ class _JsonScanner:
 
     def _read_more(self) -> bool:
         rest = self._buffer[self._position :]
-        more = self._text.read(max(_BLOCK_BYTES, len(rest)))  # doubling: a long value is not decoded too often
+        more = self._text.read(max(BLOCK_BYTES, len(rest)))  # doubling: a long value is not decoded too often
+        self._dropped += self._position
         self._buffer, self._position = rest + more, 0
         return bool(more)
 
@@ -389,12 +397,14 @@ def _read_csv(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, ...]
             yield Table(name, layout, rows)
         lines += whole
         if fault:
-            raise _broken_csv_error(name, lines, fault)
+            raise _broken_csv_error(name, lines + 1, fault)
     if rest:
-        raise _broken_csv_error(name, lines + 1, _WITHIN_QUOTES)
+        raise _broken_csv_error(name, lines + 1, "a quote that is never closed")
 
 
 _WITHIN_QUOTES = "unexpected end of data"  # the csv module's words, which has no class for it
+_TOO_LONG = "a quote that is never closed, or a cell of more than a million characters"
+_MAX_CELL_CHARACTERS = 1024 * 1024  # a cell in quotes is read again with each further block of it
 
 
 def _text_without_quotes(block: bytes) -> str | None:
@@ -413,21 +423,26 @@ def _text_without_quotes(block: bytes) -> str | None:
 def _csv_rows(text: str) -> tuple[list[list[str]], int, str, str]:
     """Return a text's rows, the number of their lines, the rest where it ends within quotes, and a fault if any."""
     lines = list(io.StringIO(text, newline=""))
-    reader = csv.reader(lines, strict=True)
     rows: list[list[str]] = []
-    whole = 0
+    whole, fault = 0, ""
+    limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)
     try:
+        reader = csv.reader(lines, strict=True)
         for row in reader:
             whole = reader.line_num
             if row:
                 rows.append(row)
     except csv.Error as error:
         if str(error) != _WITHIN_QUOTES:
-            return rows, reader.line_num, "", str(error)
-    return rows, whole, "".join(lines[whole:]), ""
+            fault = _TOO_LONG if "limit" in str(error) else str(error)
+    finally:
+        csv.field_size_limit(limit)
+    return rows, whole, "".join(lines[whole:]), fault
 
 
 def _layout(name: str, header: list[str], columns: Mapping[str, tuple[str, ...]] | None) -> Layout:
+    if len(header) == 1 and re.search(r"[;\t|]", header[0]):
+        raise BubblehousePermanentError(f"{name} has no commas between its cells; save it with commas.")
     if columns is None:
         columns = {column: (column,) for column in header}
     check_columns(name, header, columns)
@@ -459,11 +474,14 @@ def check_columns(name: str, header: Sequence[str], columns: Mapping[str, tuple[
         raise BubblehousePermanentError(
             f"{name} has no column for id or email; name the column in column_map. (A CSV needs a header.)"
         )
-    if nameless := [place for place, column in enumerate(header, 1) if column in columns and not column.strip()]:
-        raise BubblehousePermanentError(f"{name}: column {nameless[0]} has no name.")
+    for place, column in enumerate(header, 1):
+        if columns.get(column) == (column,) and column != column.strip():
+            raise BubblehousePermanentError(f"{name}: the name of column {place} has a blank before or after it.")
+        if column in columns and not column:
+            raise BubblehousePermanentError(f"{name}: column {place} has no name.")
 
 
-def _read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, ...]] | None) -> Iterator[object]:
+def _read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, ...]] | None) -> Iterator[list[object]]:
     try:
         import pyarrow
         from pyarrow.parquet import ParquetFile
@@ -477,10 +495,10 @@ def _read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, 
         header = file.schema_arrow.names
         wanted = columns if columns is not None else {column: (column,) for column in header}
         check_columns(name, header, wanted)
-        for batch in file.iter_batches(batch_size=_CHUNK_ROWS, columns=list(wanted)):
+        for batch in file.iter_batches(batch_size=CHUNK_ROWS, columns=list(wanted)):
             records = batch.to_pylist()
             row += len(records)
-            yield from records
+            yield records
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
             raise  # the store's; pyarrow's own, of a page that is broken, has neither class nor number
@@ -494,7 +512,9 @@ def _canonical(record: object) -> bytes:
     try:
         return msgspec.json.encode(record, enc_hook=repr)
     except (TypeError, ValueError, RecursionError):  # names that are no text, or text that UTF-8 cannot hold
-        return repr(record).encode(errors="surrogatepass")
+        with suppress(ValueError):  # a number that is too long to be written out, and no row is sent with
+            return repr(record).encode(errors="surrogatepass")
+        return b""
 
 
 def targets_of(column_map: ColumnMap | None) -> dict[str, tuple[str, ...]] | None:

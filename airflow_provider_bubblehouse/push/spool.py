@@ -22,7 +22,7 @@ from airflow_provider_bubblehouse.api.customers import InvalidCustomerError, ide
 from airflow_provider_bubblehouse.push.batches import Encoded
 from airflow_provider_bubblehouse.push.chunks import PlainRows, Records, put
 from airflow_provider_bubblehouse.push.rejected import in_json
-from airflow_provider_bubblehouse.push.sources import check_columns, targets_of
+from airflow_provider_bubblehouse.push.sources import BLOCK_BYTES, CHUNK_ROWS, check_columns, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME = "the query"
-CHUNK_ROWS = 1000  # rows held at once, as for files
 _LOG_EVERY = 10.0  # seconds, as for the push
-_BLOCK_BYTES = 64 * 1024  # what is written and read at once
 _NO_CUSTOMER = b"["  # begins the line of an invalid row, as { begins that of a customer
 
 
@@ -71,7 +69,7 @@ class SpooledSource:
         self._nested = [(place, column, path) for place, column, path in sent if len(path) > 1]
         self._digest = hashlib.sha256()
         self._size = 0
-        self._file: Any = TemporaryFile(buffering=_BLOCK_BYTES)  # noqa: SIM115  closed by close()
+        self._file: Any = TemporaryFile(buffering=BLOCK_BYTES)  # noqa: SIM115  closed by close()
         try:
             count = self._write(iter(rows), encoder)
         except BaseException:
@@ -102,7 +100,7 @@ class SpooledSource:
 
     def chunks(self) -> Iterator[Chunk]:
         self._file.seek(0)
-        while lines := self._file.readlines(_BLOCK_BYTES):
+        while lines := self._file.readlines(BLOCK_BYTES):
             yield from _chunks(lines)
 
     def version(self) -> object:

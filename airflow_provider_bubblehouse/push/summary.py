@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bubblehouse.push.checkpoint import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
 
@@ -87,12 +89,10 @@ class Places:
             self._files.append(file)
             self._starts.append(first_number)
 
-    def name(self, number: int) -> str:
-        """Return the words for a row."""
+    def of(self, number: int) -> tuple[str, int]:
+        """Return the file of a row, and its number there."""
         place = bisect_right(self._starts, number) - 1
-        file = self._files[place]
-        row = f"row {number - self._starts[place] + 1}"
-        return f"{file}, {row}" if file else row
+        return self._files[place], number - self._starts[place] + 1
 
 
 class InvalidRows:
@@ -102,11 +102,12 @@ class InvalidRows:
         self.count = 0
         self._faults: dict[str, _Fault] = {}
 
-    def add(self, place: str, error: InvalidCustomerError) -> None:
+    def add(self, file: str, number: int, error: InvalidCustomerError) -> None:
         """
         Count one row.
 
-        :param place: where it stands, such as ``row 7``.
+        :param file: the name of its file, empty for a list.
+        :param number: its number there.
         :param error: what is wrong with it.
         """
         self.count += 1
@@ -116,10 +117,10 @@ class InvalidRows:
         fault = self._faults.setdefault(kind, _Fault())
         fault.count += 1
         if len(fault.first_rows) < _ROWS_SHOWN:
-            fault.first_rows.append(place)
+            fault.first_rows.append((file, number))
 
-    def faults(self) -> Iterator[tuple[str, int, list[str]]]:
-        """Yield what is wrong, with how many rows, and where the first of them stand."""
+    def faults(self) -> Iterator[tuple[str, int, list[tuple[str, int]]]]:
+        """Yield what is wrong, with how many rows, and of the first of them file and number (see ``name_rows``)."""
         for kind, fault in self._faults.items():
             yield kind, fault.count, fault.first_rows
 
@@ -130,8 +131,21 @@ class InvalidRows:
 @dataclass(slots=True)
 class _Fault:
     count: int = 0
-    first_rows: list[str] = field(default_factory=list)
+    first_rows: list[tuple[str, int]] = field(default_factory=list)
 
     def __str__(self) -> str:
         further = self.count - len(self.first_rows)
-        return " and ".join(self.first_rows) + (f" and {further} more" if further else "")
+        return name_rows(self.first_rows) + (f" and {further} more" if further else "")
+
+
+def name_rows(rows: Iterable[tuple[str, int]]) -> str:
+    """
+    Return the words for rows, such as ``customers.csv, rows 1, 2``.
+
+    :param rows: of each its file, empty for a list, and its number there.
+    """
+    words = []
+    for file, some in groupby(rows, key=itemgetter(0)):
+        numbers = [str(number) for _, number in some]
+        words.append(f"{file}, " * bool(file) + f"row{'s' * (len(numbers) > 1)} {', '.join(numbers)}")
+    return " and ".join(words)

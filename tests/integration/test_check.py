@@ -36,6 +36,10 @@ def test_a_file_whose_rows_can_all_be_sent_passes(check):
     assert check("1,a@example.com,2020-01-15T10:30:00Z\n2,,\n") == (0, "All 2 rows can be sent.")
 
 
+def test_a_file_without_rows_is_said_to_have_none(check):
+    assert check("") == (0, "The file has no rows.")
+
+
 def test_what_is_wrong_is_told_by_reason_number_and_first_rows_and_no_value_is_shown(check):
     code, said = check(f"1,,{SENTINEL}\n,,\n2,{SENTINEL},2020-01-15 10:30\n" + f"3,,{SENTINEL}\n" * 30)
     assert code == 1
@@ -43,8 +47,9 @@ def test_what_is_wrong_is_told_by_reason_number_and_first_rows_and_no_value_is_s
     words = " ".join(said.replace("│", " ").split())
     assert "31 signed_up_at must be a time such as" in words
     assert "1 the row has neither id nor email" in words
-    assert "row 1 " in words
-    assert words.endswith("32 of 33 rows are invalid.")
+    assert "row 2 " in words
+    assert "rows 1, 4, 5, 6, 7 " in words
+    assert words.endswith("Of 33 rows 32 cannot be sent.")
 
 
 def test_the_timezone_is_looked_at_as_by_the_operator(check):

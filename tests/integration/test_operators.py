@@ -252,6 +252,7 @@ def test_a_deletion_with_an_invalid_row_is_refused_whole(sandbox):
         {"path": "x", "file_format": "xlsx"},
         {"path": "x", "on_invalid": "ignore"},
         {"path": "x", "batch_size": 0},
+        {"path": "x", "batch_size": "500"},
         {"path": "x", "max_attempts": 0},
         {"path": "x", "max_batch_bytes": 10},
         {"path": "x", "max_attempt_seconds": -1},

@@ -420,9 +420,35 @@ def test_rejected_and_invalid_rows_are_kept_and_can_be_pushed_again(sandbox, tmp
     assert sorted(sent(sandbox)) == ["6", "7", "8", "9"]
 
 
+def test_a_cell_that_is_wrong_is_kept_under_its_fields_name_and_can_be_pushed_once_it_is_mended(sandbox, tmp_path):
+    (tmp_path / "a.csv").write_text(
+        'Id,Optin,Tags,Secret,City,Orders\n1,TRUE,"[""vip""]",s,Rome,3\n2,,vip,s,,x\n3,true,,s,,\n'
+    )
+    columns = {"Id": "id", "Optin": "optin", "Tags": "tags", "City": "extras.city", "Orders": "order_count"}
+    summary = update(path=tmp_path / "a.csv", column_map=columns, on_invalid="skip", rejected_path=tmp_path / "out")
+    assert (summary["accepted"], summary["invalid"]) == (1, 2)
+    kept = lines_of(tmp_path / "out")
+    assert [line["customer"] for line in kept] == [
+        {"id": "1", "optin": "TRUE", "tags": ["vip"], "extras": {"city": "Rome"}, "order_count": 3},
+        {"id": "2", "tags": "vip", "order_count": "x"},
+    ]
+    kept[0]["customer"]["optin"] = True
+    (tmp_path / "mended.jsonl").write_text(json.dumps(kept[0]))
+    assert update(path=tmp_path / "mended.jsonl", file_format="rejected")["accepted"] == 1
+    assert sorted(sent(sandbox)) == ["1", "3"]
+
+
+@pytest.mark.parametrize("field", ["extras", "id"])
+def test_a_number_that_cannot_be_written_out_makes_an_invalid_row_also_where_progress_is_kept(sandbox, store, field):
+    rows = [{"id": "1"}, {"id": "2", field: 10**5000 if field == "id" else {"a": 10**5000}}]
+    with pytest.raises(BubblehousePermanentError, match=rf"row 2: {field} .* 100 digits"):
+        update(store, customers=rows)
+    assert sandbox.calls == []
+
+
 def test_a_file_that_is_refused_whole_leaves_its_invalid_rows_too_whatever_they_hold(sandbox, tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"id": "1"}\nnonsense\n{"id": "J\xe4ne"}\n[1]\n')
-    with pytest.raises(BubblehousePermanentError, match="Rows to mend first: 3 of 4"):
+    with pytest.raises(BubblehousePermanentError, match="3 of 4 rows are invalid; mend them first"):
         update(path=tmp_path / "a.jsonl", rejected_path=tmp_path / "out")
     assert [(line["row"], line["customer"]) for line in lines_of(tmp_path / "out")] == [
         (2, "nonsense"),
@@ -500,13 +526,13 @@ def test_an_invalid_row_is_kept_whatever_it_holds(sandbox, tmp_path):
         {"id": 10**5000},
         [{"id": "1"}],
     ]
-    with pytest.raises(BubblehousePermanentError, match="Rows to mend first: 4 of 4"):
+    with pytest.raises(BubblehousePermanentError, match="4 of 4 rows are invalid"):
         update(customers=rows, rejected_path=tmp_path / "out")
     first, *others, last = lines_of(tmp_path / "out")
     assert first["customer"] == {"first_name": "x", "extras": {"a": "nan", "b": ["inf"], "None": "b'x'", "('a', 1)": 2}}
     assert [line["customer"] for line in others] == [None, None]
     assert last["customer"] == [{"id": "1"}]
-    with pytest.raises(BubblehousePermanentError, match="Rows to mend first: 4 of 4"):
+    with pytest.raises(BubblehousePermanentError, match="4 of 4 rows are invalid"):
         update(path=f"{tmp_path}/out/*.jsonl", file_format="rejected")
 
 

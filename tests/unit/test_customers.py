@@ -140,6 +140,19 @@ def test_a_wrong_value_is_a_fault_that_names_the_field_and_not_the_value(field, 
     assert caught.value.__cause__ is None
 
 
+def test_a_number_too_long_to_be_written_out_is_a_fault():
+    with pytest.raises(InvalidCustomerError, match="more than 100 digits"):
+        normalised("extras", {"a": 10**5000})
+
+
+@pytest.mark.parametrize(
+    "field", ["id", "phone", "tags", "birthday", "optin", "order_count", "signed_up_at", "total_spent"]
+)
+def test_what_pandas_writes_for_a_missing_value_is_named_in_every_field(field):
+    with pytest.raises(InvalidCustomerError, match=f"{field} holds NaN or an infinity"):
+        normalised(field, float("nan"))
+
+
 def test_the_trap_of_whole_amounts_is_named():
     with pytest.raises(InvalidCustomerError, match="millionths"):
         normalised("total_spent", 5)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_bubblehouse.api.customers import CustomerNormaliser, InvalidCustomerError
-from airflow_provider_bubblehouse.push.chunks import Cell, CsvLines, JsonLines, Layout, Records, Table
+from airflow_provider_bubblehouse.push.chunks import NOT_PLAIN, Cell, CsvLines, JsonLines, Layout, Records, Table
 from airflow_provider_bubblehouse.push.encoder import CheckedChunk, CustomerEncoder
 
 NORMALISE = CustomerNormaliser(timezone="Europe/Berlin").normalise
@@ -165,7 +165,7 @@ def test_cells_come_to_the_same_customers_on_either_way(columns, rows):
     for chunk in chunks:
         quick, careful = encoded(chunk, plain_pass=True), encoded(chunk, plain_pass=False)
         assert comparable(quick) == comparable(careful) == comparable(encoded(chunks[0], plain_pass=False))
-        with suppress(ValueError, TypeError):
+        with suppress(*NOT_PLAIN):
             plain = chunk.plain_rows()
             assert max(map(len, plain.customers().lines)) <= plain.bound
 
@@ -194,3 +194,19 @@ def test_a_time_is_sent_as_every_reader_of_rfc_3339_takes_it():
             for plain_pass in (True, False):
                 (customer,) = encoded(chunk, plain_pass=plain_pass).customers().lines
                 assert json.loads(customer)["signed_up_at"] in ("2020-01-15T10:30:00Z", "2020-01-15T10:30:00+00:00")
+
+
+@pytest.mark.parametrize("offset", ["+0100", "-0000", ".5+0100"])
+def test_a_time_is_refused_for_an_offset_without_a_colon_whatever_stands_beside_it(offset):
+    for others in ([], ["2020-01-15T10:30:00Z"], ["2020-01-15 10:30"]):
+        times = [*others, f"2020-01-15T10:30:00{offset}"]
+        rows = [{"id": "1", "signed_up_at": spelled} for spelled in times]
+        lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+        layout = Layout([Cell(0, ("id",)), Cell(1, ("signed_up_at",))], width=2)
+        table = Table("a.csv", layout, [["1", spelled] for spelled in times])
+        for chunk in (Records("", rows), JsonLines("a.jsonl", lines), table):
+            checked = encoded(chunk, plain_pass=True)
+            (invalid,) = checked.invalid
+            assert invalid.error.field == "signed_up_at"
+            assert invalid.number not in checked.numbers
+            assert len(checked.numbers) == len(others)

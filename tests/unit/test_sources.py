@@ -33,7 +33,7 @@ def rows(source) -> list[object]:
 
 def written(folder, name: str, content: bytes):
     path = folder / name
-    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    path.write_bytes(gzip.compress(content) if name.lower().endswith(".gz") else content)
     return path
 
 
@@ -60,6 +60,7 @@ BOM = b"\xef\xbb\xbf"
         ("crlf.json", JSON.replace(b"\n", b"\r\n")),
         ("a.csv", CSV),
         ("a.csv.gz", CSV),
+        ("A.CSV.GZ", CSV),
         ("bom.csv", BOM + CSV),
         ("crlf.csv", CSV.replace(b"\n", b"\r\n")),
         ("mac.csv", CSV.replace(b"\n", b"\r")),
@@ -225,11 +226,18 @@ def test_a_broken_row_is_a_fault_of_its_own_and_the_next_one_is_read(tmp_path, n
     [
         ("a.csv", b'id,first_name\n1,"Jane\n2,Joe\n', "line 2: the CSV is broken"),
         ("a.csv", b'id,first_name\n1,Joe\n2,"Jane"x\n', "line 3: the CSV is broken"),
-        ("a.csv", b'id,first_name\n1,"' + b"x" * 200_000 + b'"\n', "line 2: the CSV is broken"),
+        ("a.csv", b'id,first_name\n1,"' + b"x" * 2_000_000 + b'"\n', "line 2: the CSV is broken"),
+        ("a.csv", b'id,first_name\n1,"Jane\n' + b"2,Joe\n" * 300_000, "line 2: the CSV is broken"),
+        ("a.csv", b'id,first_name\n1,"Jane\n' + b"2,Joe\n" * 20 + b'3,"Jim"\n', "line 2: the CSV is broken"),
         ("a.csv", b"Jane,Doe\n1,2\n", "no column for id or email"),
         ("a.csv", b"id,email,id\n1,2,3\n", "same name in column 3"),
         ("a.csv", b"id,,x\n1,2,3\n", "column 2 has no name"),
+        ("a.csv", b"id, email\n1,2\n", "the name of column 2 has a blank before or after it"),
+        ("a.csv", b"id;email\nJane;2\n", "no commas between its cells"),
+        ("a.csv", b"id\temail\nJane\t2\n", "no commas between its cells"),
         ("a.csv", "id,email\n".encode("utf-16"), "UTF-16"),
+        ("a.csv", "id,email\n".encode("utf-16-le"), "UTF-16"),
+        ("a.jsonl", '{"id": "Jane"}\n'.encode("utf-16-be"), "UTF-16"),
         ("a.csv.gz", b"", "no whole gzip file"),
         ("a.json", b'{"id": "Jane"}', "file_format='jsonl'"),
         ("a.json", b'[{"id": "1"}, {"id": "Jane"', "row 2: the JSON array is broken"),
@@ -252,6 +260,24 @@ def test_a_file_that_cannot_be_read_on_is_refused_by_name_and_row_without_a_valu
     assert said in str(caught.value)
     assert "Jane" not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl with a column_map", "rejected"])
+def test_of_large_rows_fewer_are_held_at_once(tmp_path, form):
+    large = [{"id": str(number), "extras": "x" * 100_000} for number in range(50)]
+    if form == "json":
+        many = source(written(tmp_path, "a.json", json.dumps(large).encode()))
+    elif form == "rejected":
+        lines = [json.dumps({"customer": row}) for row in large]
+        many = source(written(tmp_path, "a.jsonl", "\n".join(lines).encode()), file_format="rejected")
+    else:
+        lines = [json.dumps(row) for row in large]
+        many = source(
+            written(tmp_path, "a.jsonl", "\n".join(lines).encode()), column_map={"id": "id", "extras": "extras"}
+        )
+    chunks = [list(chunk.records()) for chunk in many.chunks()]
+    assert max(map(len, chunks)) <= 4
+    assert [row for chunk in chunks for row in chunk] == large
 
 
 def test_text_that_is_no_utf8_in_csv_and_json_is_left_for_the_encoder_to_find(tmp_path):
@@ -339,7 +365,7 @@ def test_a_csv_gives_the_same_rows_as_pythons_reader_wherever_a_block_ends(tmp_p
     path = written(tmp_path_factory.mktemp("csv"), "a.csv", text.encode())
     seen: list[list[str]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("airflow_provider_bubblehouse.push.sources._BLOCK_BYTES", 16)
+        patch.setattr("airflow_provider_bubblehouse.push.sources.BLOCK_BYTES", 16)
         patch.setattr("airflow_provider_bubblehouse.push.chunks.Layout.record", lambda _layout, values: values)
         with nullcontext() if not fault else pytest.raises(BubblehousePermanentError, match="broken here"):
             seen.extend(rows(source(path)))
