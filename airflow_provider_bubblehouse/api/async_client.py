@@ -35,9 +35,16 @@ def open_http() -> httpx.AsyncClient:
     :raises BubblehousePermanentError: if the environment's proxies or certificates are none.
     """
     try:
-        return httpx.AsyncClient(cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())))
+        return httpx.AsyncClient(
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())), event_hooks={"response": [_forget_location]}
+        )
     except (ValueError, TypeError, ImportError, OSError, httpx.InvalidURL) as fault:
         raise no_call_error(fault) from None
+
+
+async def _forget_location(response: httpx.Response) -> None:
+    """Have httpx not look where a redirect would lead, which it does of one that it does not follow, too."""
+    response.headers.pop("Location", None)
 
 
 class AsyncClient:

@@ -118,7 +118,7 @@ class Client:
         if self._is_aborted:  # while it was made, when there was no socket to cut off
             connection.close()
             raise ConnectionAbortedError
-        # A body is given as long as an answer is, not as a connection.
+        # To send a body may take as long as its answer may; urllib3 would have it done in the time for connecting.
         connection.sock.settimeout(self._connection.read_timeout)
 
     def call(self, function: str, body: bytes, *, debug: bool = False) -> dict[str, Any]:

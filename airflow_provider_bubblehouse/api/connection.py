@@ -91,9 +91,9 @@ def read_connection(
         )
     if strange := extra.keys() - EXTRAS:
         log.warning(
-            "The Airflow connection has %d extra fields that are none of %s; is a name misspelt?",
-            len(strange),
+            "Extras of the Airflow connection that are none of %s: %d; is a name misspelt?",
             ", ".join(EXTRAS),
+            len(strange),
         )
     api_version = _text(extra, "api_version") or DEFAULT_API_VERSION
     if not re.fullmatch(r"v\d+", api_version):

@@ -389,9 +389,12 @@ def _names_somebody(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+_NOT_FINITE = "holds NaN or an infinity, which JSON does not have; leave it out"
+
+
 def _require_finite(value: float) -> None:
     if not math.isfinite(value):
-        raise InvalidCustomerError("holds NaN or an infinity, which JSON does not have; leave it out")
+        raise InvalidCustomerError(_NOT_FINITE)
 
 
 def _exact(value: object) -> str:
@@ -460,7 +463,7 @@ def _amount(value: object) -> str:
 
 def _decimal_text(value: Decimal) -> str:
     if not value.is_finite():
-        raise InvalidCustomerError("holds NaN or an infinity, which JSON does not have; leave it out")
+        raise InvalidCustomerError(_NOT_FINITE)
     return format(value, "f")
 
 

@@ -198,6 +198,18 @@ def test_a_call_through_tls_inside_a_proxys_tls_can_be_cut_off(sandbox):
         assert theirs.recv(1) == b""
 
 
+def test_a_redirect_that_can_lead_nowhere_is_a_permanent_error_like_any_other(sandbox, call):
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
+        host = f"http://127.0.0.1:{server.getsockname()[1]}"
+        calling = pool.submit(call, connection_to(sandbox, host=host), "Status2", b"{}")
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: ::::\r\nContent-Length: 0\r\n\r\n")
+            with pytest.raises(BubblehousePermanentError, match="a redirect, which is never followed"):
+                calling.result()
+
+
 @pytest.mark.parametrize(
     ("call", "proxy"),
     [
