@@ -9,7 +9,6 @@ OLDEST = 'apache-airflow==2.11.*' $(shell sed -n '/^dependencies/,/^]/s/^ *"\([a
 MATRIX := 2.11 3.0 3.1 3.2 3.3
 BOUNDS_3.0 := 'fastapi<0.132' 'pyjwt<2.11' 'universal-pathlib<0.3'
 BOUNDS_3.2 := 'fastapi<0.137' 'svcs<26'
-MATRIX_TESTS := tests/unit tests/integration
 # Each process has an Airflow home of its own.
 SIDE_BY_SIDE := --numprocesses=2 tests/unit tests/integration
 # Of the package's own code in the tests' own processes; the threshold is in pyproject.toml.
@@ -35,7 +34,7 @@ test-matrix: $(MATRIX:%=test-on-%)
 test-on-%: .venv/installed
 	$(PYTHON) -m venv --clear .venv-$*
 	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-$* -e '.[dev]' 'apache-airflow==$*.*' $(BOUNDS_$*)
-	.venv-$*/bin/python -m pytest --numprocesses=2 $(MATRIX_TESTS)
+	.venv-$*/bin/python -m pytest $(SIDE_BY_SIDE)
 
 # Some minutes on a machine that does nothing else meanwhile.
 bench: .venv/installed
