@@ -217,7 +217,8 @@ def test_a_dag_that_is_scheduled_on_the_shops_customers_is_queued_when_they_were
     kind = "asset" if AIRFLOW >= (3, 0) else "dataset"
     with sqlite3.connect(f"{os.environ['AIRFLOW_HOME']}/airflow.db") as connection:
         events = connection.execute(
-            f"SELECT source_dag_id, source_task_id, uri FROM {kind}_event JOIN {kind} ON {kind}.id = {kind}_id"
+            f"SELECT source_dag_id, source_task_id, uri FROM {kind}_event JOIN {kind} ON {kind}.id = {kind}_id "
+            "WHERE source_dag_id = 'lineage'"
         ).fetchall()
         queued = connection.execute(f"SELECT target_dag_id FROM {kind}_dag_run_queue").fetchall()
     assert events == [("lineage", "of_files", f"bubblehouse://{lineage.host}/{lineage.shop}/customers")]
