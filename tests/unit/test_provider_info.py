@@ -11,6 +11,7 @@ from importlib.util import find_spec
 import jsonschema
 import pytest
 
+from airflow_provider_bubblehouse.api.connection import EXTRAS
 from airflow_provider_bubblehouse.get_provider_info import get_provider_info
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 
@@ -74,6 +75,10 @@ def test_every_field_of_the_form_has_a_label_and_a_description():
     for field in INFO["connection-types"][0]["conn-fields"].values():
         assert field["label"]
         assert field["description"]
+
+
+def test_the_form_has_every_extra_that_a_connection_can_have():
+    assert set(INFO["connection-types"][0]["conn-fields"]) == set(EXTRAS)
 
 
 @pytest.mark.skipif(find_spec("wtforms") is None, reason="this Airflow makes the form from the provider's entry")

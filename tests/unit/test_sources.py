@@ -262,6 +262,13 @@ def test_a_file_that_cannot_be_read_on_is_refused_by_name_and_row_without_a_valu
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
+def test_a_cell_in_quotes_may_be_as_long_as_a_call_and_the_process_keeps_its_own_limit(tmp_path):
+    limit, long = csv.field_size_limit(), "x,\n" * 100_000
+    (record,) = rows(source(written(tmp_path, "a.csv", f'id,first_name\n1,"{long}"\n'.encode())))
+    assert record == {"id": "1", "first_name": long}
+    assert csv.field_size_limit() == limit
+
+
 @pytest.mark.parametrize("form", ["json", "jsonl with a column_map", "rejected"])
 def test_of_large_rows_fewer_are_held_at_once(tmp_path, form):
     large = [{"id": str(number), "extras": "x" * 100_000} for number in range(50)]
