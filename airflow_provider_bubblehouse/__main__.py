@@ -12,12 +12,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column, Table
 
 from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
-from airflow_provider_bubblehouse.exceptions import BubblehouseError
+from airflow_provider_bubblehouse.errors import BubblehouseError
 from airflow_provider_bubblehouse.push.batches import DEFAULT_MAX_BATCH_BYTES
 from airflow_provider_bubblehouse.push.push import Push
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
-from airflow_provider_bubblehouse.push.sources import FILE_FORMATS, FileSource, no_filesystem_error
 from airflow_provider_bubblehouse.push.summary import name_rows
+from airflow_provider_bubblehouse.sources.files import FILE_FORMATS, FileSource, no_filesystem_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,13 +12,8 @@ import copy
 import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_bubblehouse.exceptions import (
-    BubblehouseError,
-    BubblehousePermanentError,
-    answer_of,
-    classify,
-    find_error,
-)
+from airflow_provider_bubblehouse.api.classifier import answer_of, classify, find_error
+from airflow_provider_bubblehouse.exceptions import BubblehouseError, BubblehousePermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

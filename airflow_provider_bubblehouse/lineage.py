@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
     from airflow_provider_bubblehouse.push.push import Push
-    from airflow_provider_bubblehouse.push.sources import Source
+    from airflow_provider_bubblehouse.sources.source import Source
 
 log = logging.getLogger(__name__)
 

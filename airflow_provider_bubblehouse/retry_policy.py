@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError, find_error
+from airflow_provider_bubblehouse.api.classifier import find_error
+from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
 
 if TYPE_CHECKING:
     from airflow.sdk import RetryDecision, RetryPolicy

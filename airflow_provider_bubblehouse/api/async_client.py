@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from airflow_provider_bubblehouse.api.classifier import Answer, classify, no_call_error
 from airflow_provider_bubblehouse.api.connection import CONNECT_TIMEOUT, HEADERS, MAX_ANSWER_BYTES, ShopConnection
-from airflow_provider_bubblehouse.exceptions import Answer, classify, no_call_error
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -32,7 +32,7 @@ def open_http() -> httpx.AsyncClient:
     """
     Return what makes calls, for any number of shops: it keeps no cookie, which one would set for another.
 
-    :raises BubblehousePermanentError: if the environment's proxies or certificates are none.
+    :raises PermanentError: if the environment's proxies or certificates are none.
     """
     try:
         return httpx.AsyncClient(

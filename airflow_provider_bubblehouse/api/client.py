@@ -13,13 +13,14 @@ from requests.adapters import HTTPAdapter
 from urllib3 import Timeout
 from urllib3.exceptions import HTTPError
 
+from airflow_provider_bubblehouse.api.classifier import Answer, classify, no_call_error
 from airflow_provider_bubblehouse.api.connection import (
     CONNECT_TIMEOUT,
     HEADERS,
     MAX_ANSWER_BYTES,
     ShopConnection,
 )
-from airflow_provider_bubblehouse.exceptions import Answer, BubblehousePermanentError, classify, no_call_error
+from airflow_provider_bubblehouse.errors import PermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -170,10 +171,10 @@ def require_debug_allowed(connection: ShopConnection) -> None:
     """
     Refuse ``debug`` where the connection does not allow it: the API wants it never used in production.
 
-    :raises BubblehousePermanentError: if the connection has no ``allow_debug``.
+    :raises PermanentError: if the connection has no ``allow_debug``.
     """
     if not connection.allow_debug:
-        raise BubblehousePermanentError(
+        raise PermanentError(
             "debug is for development only and this Airflow connection does not allow it; set its allow_debug, "
             "or leave debug out."
         )

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from airflow_provider_bubblehouse import __version__
 from airflow_provider_bubblehouse.api.names import DEFAULT_HOST, HOST, WORD
 from airflow_provider_bubblehouse.api.tokens import MintedTokens, StoredToken, Tokens
-from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
+from airflow_provider_bubblehouse.errors import PermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,7 +58,7 @@ class ShopConnection:
     def url(self, function: str) -> str:
         """Return the URL of a function (https://app.bubblehouse.com/apidocs/calling/rpc)."""
         if not WORD.fullmatch(function):
-            raise BubblehousePermanentError("A function's name is one word, such as UpdateCustomers3.")
+            raise PermanentError("A function's name is one word, such as UpdateCustomers3.")
         return f"{self.base_url}/api/{self.api_version}/{self.shop}/{function}"
 
 
@@ -81,11 +81,11 @@ def read_connection(
     :param extra: ``key_id``, ``shared_secret``, ``api_version``, ``timeout`` in seconds, ``max_calls_per_second``,
         ``allow_debug``.
     :param mask: called with every secret, so that it is kept out of logs.
-    :raises BubblehousePermanentError: if a field is missing or cannot be right; the text names it, never its value.
+    :raises PermanentError: if a field is missing or cannot be right; the text names it, never its value.
     """
     shop = (login or "").strip()
     if not WORD.fullmatch(shop):
-        raise BubblehousePermanentError(
+        raise PermanentError(
             "Login of the Airflow connection must be the shop slug: the word that stands in the API's URL, "
             "such as my-shop."
         )
@@ -97,7 +97,7 @@ def read_connection(
         )
     api_version = _text(extra, "api_version") or DEFAULT_API_VERSION
     if not re.fullmatch(r"v\d+", api_version):
-        raise BubblehousePermanentError(
+        raise PermanentError(
             f"api_version of the Airflow connection must be v and digits, such as {DEFAULT_API_VERSION}."
         )
     return ShopConnection(
@@ -116,7 +116,7 @@ def _tokens(shop: str, token: str, extra: Mapping[str, Any], mask: Callable[[str
     for secret in filter(None, (token, shared_secret)):
         mask(secret)
     if token and (key_id or shared_secret):
-        raise BubblehousePermanentError(
+        raise PermanentError(
             "The Airflow connection has both a shop token (Password) and a Key ID or Shared Secret; "
             "keep one way to authenticate and clear the other."
         )
@@ -124,14 +124,14 @@ def _tokens(shop: str, token: str, extra: Mapping[str, Any], mask: Callable[[str
         return StoredToken(token, shop=shop)
     if key_id and shared_secret:
         return MintedTokens(key_id, shared_secret, shop=shop, mask=mask)
-    raise BubblehousePermanentError(
+    raise PermanentError(
         "The Airflow connection has no way to authenticate; set the shop token (Password), "
         "or both Key ID and Shared Secret."
     )
 
 
 def _base_url(host: str, port: int | None) -> str:
-    complaint = BubblehousePermanentError(
+    complaint = PermanentError(
         f"Host of the Airflow connection must be a bare host name such as {DEFAULT_HOST}, "
         "with a port where it needs one, and without a path, a user or a query."
     )
@@ -145,7 +145,7 @@ def _base_url(host: str, port: int | None) -> str:
     if parts.scheme not in ("https", "http") or has_more or not HOST.fullmatch(name):
         raise complaint
     if parts.scheme == "http" and not _is_loopback(name):
-        raise BubblehousePermanentError(
+        raise PermanentError(
             "Host of the Airflow connection begins with http://, which would send the token in clear text; "
             "use https, or http for this machine only."
         )
@@ -168,7 +168,7 @@ def _text(extra: Mapping[str, Any], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise BubblehousePermanentError(f"{name} of the Airflow connection must be text.")
+        raise PermanentError(f"{name} of the Airflow connection must be text.")
     return value.strip()
 
 
@@ -181,7 +181,7 @@ def _number(extra: Mapping[str, Any], name: str) -> float | None:
     except (TypeError, ValueError):
         number = math.nan
     if not (math.isfinite(number) and number > 0):
-        raise BubblehousePermanentError(f"{name} of the Airflow connection must be a number above 0.")
+        raise PermanentError(f"{name} of the Airflow connection must be a number above 0.")
     return number
 
 
@@ -192,5 +192,5 @@ def _boolean(extra: Mapping[str, Any], name: str) -> bool:
     if value is None:
         return False
     if not isinstance(value, bool):
-        raise BubblehousePermanentError(f"{name} of the Airflow connection must be true or false.")
+        raise PermanentError(f"{name} of the Airflow connection must be true or false.")
     return value

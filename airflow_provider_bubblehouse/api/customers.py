@@ -22,7 +22,7 @@ from uuid import UUID
 import msgspec
 import pendulum
 
-from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
+from airflow_provider_bubblehouse.errors import PermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -198,14 +198,14 @@ class CustomerNormaliser:
     Checks records and brings them into the form of Customer2.
 
     :param timezone: the time zone of times without an offset, such as ``Europe/Berlin``.
-    :raises BubblehousePermanentError: if there is no such time zone.
+    :raises PermanentError: if there is no such time zone.
     """
 
     def __init__(self, *, timezone: str = "UTC") -> None:
         try:
             self._timezone = pendulum.timezone(timezone)
         except (ValueError, KeyError, OSError):
-            raise BubblehousePermanentError("timezone must be the name of a time zone such as Europe/Berlin.") from None
+            raise PermanentError("timezone must be the name of a time zone such as Europe/Berlin.") from None
         self._unknown_fields: set[str] = set()
         self._rules: dict[str, Callable[[Any], Any]] = {
             "id": _identifier,

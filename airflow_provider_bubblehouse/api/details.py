@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
+from airflow_provider_bubblehouse.errors import PermanentError
 
 CUSTOMER_DETAILS = "CustomerDetails1"
 NOT_THERE = "no_customers_match_customer_identity"  # a push is processed within seconds after its answer
@@ -41,13 +41,13 @@ def read_identities(value: object) -> list[dict[str, str]]:
     Read which customers are meant.
 
     :param value: a mapping with ``shop_id``, ``email`` or ``bubblehouse_id``, a list of such, or either as JSON.
-    :raises BubblehousePermanentError: if it is anything else.
+    :raises PermanentError: if it is anything else.
     """
     value = _from_json("identity", value)
     if isinstance(value, Mapping):
         value = [value]
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise BubblehousePermanentError("identity must be an object or a list of objects; is the task before at fault?")
+        raise PermanentError("identity must be an object or a list of objects; is the task before at fault?")
     return [_read_identity(number, identity) for number, identity in enumerate(value, 1)]
 
 
@@ -58,7 +58,7 @@ def _read_identity(number: int, value: object) -> dict[str, str]:
     if not given or not all(
         name in _IDENTITY_FIELDS and isinstance(part, str) and part.strip() for name, part in given.items()
     ):
-        raise BubblehousePermanentError(
+        raise PermanentError(
             f"Customer {number} of identity must be an object with shop_id, email or bubblehouse_id as text, and "
             "nothing else."
         )
@@ -70,7 +70,7 @@ def read_expected(value: object) -> dict[str, Any]:
     Read which values are expected, and bring them into the form in which a push sends them.
 
     :param value: a mapping of fields of Customer2, or that as JSON; None for none.
-    :raises BubblehousePermanentError: if it is anything else, or a value is not one of its field.
+    :raises PermanentError: if it is anything else, or a value is not one of its field.
     """
     from airflow_provider_bubblehouse.api.customers import CustomerNormaliser, InvalidCustomerError
 
@@ -78,26 +78,26 @@ def read_expected(value: object) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise BubblehousePermanentError("expected must be an object of fields and values.")
+        raise PermanentError("expected must be an object of fields and values.")
     try:
         customer = CustomerNormaliser().normalise({"id": "any", **value})
     except InvalidCustomerError as error:
-        raise BubblehousePermanentError(f"In expected, {error}.") from None
+        raise PermanentError(f"In expected, {error}.") from None
     return {name: customer[name] for name in value}
 
 
-def why_not_yet(found: Mapping[str, Any] | BubblehousePermanentError, expected: Mapping[str, Any]) -> str | None:
+def why_not_yet(found: Mapping[str, Any] | PermanentError, expected: Mapping[str, Any]) -> str | None:
     """
     Say why a customer is still to be waited for.
 
     :param found: the output of CustomerDetails1, or the error that it ended with.
     :param expected: what ``read_expected`` returned.
     :return: the reason, to follow "customer 1"; None where the customer is there and holds what is expected.
-    :raises BubblehousePermanentError: if it was found to be an error that waiting does not mend.
+    :raises PermanentError: if it was found to be an error that waiting does not mend.
     """
     from airflow_provider_bubblehouse.api.customers import printable_name
 
-    if isinstance(found, BubblehousePermanentError):
+    if isinstance(found, PermanentError):
         if found.status == 404 and found.error_id == NOT_THERE:
             return "is not there yet"
         raise found
@@ -152,6 +152,6 @@ def _from_json(parameter: str, value: object) -> object:
     try:
         return msgspec.json.decode(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise BubblehousePermanentError(
+        raise PermanentError(
             f"{parameter} is text that is not JSON; end its template with | tojson, or pass the task's output itself."
         ) from None

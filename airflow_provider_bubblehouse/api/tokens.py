@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import jwt
 
-from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
+from airflow_provider_bubblehouse.errors import PermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ class Tokens(Protocol):
         """
         Return a token that is good now.
 
-        :raises BubblehousePermanentError: if there is none.
+        :raises PermanentError: if there is none.
         """
 
 
@@ -43,19 +43,19 @@ class StoredToken:
 
     :param token: the token as Bubblehouse issued it.
     :param shop: the shop slug that the token must be for.
-    :raises BubblehousePermanentError: if it cannot be a token, or is one for another shop.
+    :raises PermanentError: if it cannot be a token, or is one for another shop.
     """
 
     def __init__(self, token: str, *, shop: str) -> None:
         if not (token.isascii() and token.isprintable() and " " not in token):
-            raise BubblehousePermanentError(
+            raise PermanentError(
                 "The shop token (Password of the Airflow connection) has blanks or characters that no token has; "
                 "store the token alone, without 'Bearer'."
             )
         claims = _unverified_claims(token)
         subject, expiry = claims.get("sub"), claims.get("exp")
         if isinstance(subject, str) and subject != shop:
-            raise BubblehousePermanentError(
+            raise PermanentError(
                 "The shop token (Password of the Airflow connection) was issued for another shop or for a customer, "
                 "not for the shop slug in Login; correct one of the two."
             )
@@ -64,7 +64,7 @@ class StoredToken:
 
     def current(self) -> str:
         if self._expiry is not None and self._expiry <= time.time():
-            raise BubblehousePermanentError(
+            raise PermanentError(
                 f"The shop token (Password of the Airflow connection) expired at {_utc(self._expiry)}; "
                 "nothing was sent. Store a new token, or Key ID and Shared Secret, which do not expire."
             )
@@ -79,7 +79,7 @@ class MintedTokens:
     :param shared_secret: the secret in base64, as the API console shows it.
     :param shop: the shop slug.
     :param mask: called with every token made, so that it is kept out of logs.
-    :raises BubblehousePermanentError: if the secret is not base64.
+    :raises PermanentError: if the secret is not base64.
     """
 
     def __init__(self, key_id: str, shared_secret: str, *, shop: str, mask: Callable[[str], None]) -> None:
@@ -88,7 +88,7 @@ class MintedTokens:
         except (binascii.Error, ValueError):
             self._key = b""
         if not self._key:
-            raise BubblehousePermanentError(
+            raise PermanentError(
                 "The shared secret of the Airflow connection is not base64; copy it whole from the API console."
             )
         self._key_id = key_id

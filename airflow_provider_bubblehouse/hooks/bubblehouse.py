@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseHook
 
+from airflow_provider_bubblehouse.exceptions import BubblehouseError, BubblehousePermanentError
 from airflow_provider_bubblehouse.get_provider_info import get_provider_info
 
 if TYPE_CHECKING:
@@ -123,12 +124,12 @@ class BubblehouseHook(BaseHook):
         :raises BubblehouseRejectedError: if the API refuses the data; it must not be pushed again.
         :raises BubblehouseTransientError: if all of the data is to be pushed again.
         """
+        from airflow_provider_bubblehouse.api.classifier import UPDATE_CUSTOMERS
         from airflow_provider_bubblehouse.api.customers import (
             CustomerNormaliser,
             InvalidCustomerError,
             encode_customer,
         )
-        from airflow_provider_bubblehouse.exceptions import UPDATE_CUSTOMERS, BubblehousePermanentError
         from airflow_provider_bubblehouse.lineage import report_lineage
         from airflow_provider_bubblehouse.push.batches import body_of
         from airflow_provider_bubblehouse.push.summary import InvalidRows
@@ -148,8 +149,6 @@ class BubblehouseHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Call Status2 with the token, for the Test button; a token that is not accepted is told from a dead line."""
-        from airflow_provider_bubblehouse.exceptions import BubblehouseError
-
         try:
             self.status()
         except BubblehouseError as error:

@@ -13,17 +13,13 @@ from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
     BubblehouseTransientError,
-    say_where_no_try_is_left,
+    add_no_retries_hint,
 )
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.push.batches import DEFAULT_MAX_BATCH_BYTES
-from airflow_provider_bubblehouse.push.sources import (
-    FILE_FORMATS,
-    FileSource,
-    ListSource,
-    no_filesystem_error,
-    targets_of,
-)
+from airflow_provider_bubblehouse.sources.columns import targets_of
+from airflow_provider_bubblehouse.sources.files import FILE_FORMATS, FileSource, no_filesystem_error
+from airflow_provider_bubblehouse.sources.records import ListSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,8 +30,9 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.operators.query import Query
     from airflow_provider_bubblehouse.push.push import Push
     from airflow_provider_bubblehouse.push.rejected import RejectedRows
-    from airflow_provider_bubblehouse.push.sources import ColumnMap, Source
-    from airflow_provider_bubblehouse.push.spool import SpooledSource
+    from airflow_provider_bubblehouse.sources.columns import ColumnMap
+    from airflow_provider_bubblehouse.sources.query import SpooledSource
+    from airflow_provider_bubblehouse.sources.source import Source
 
 DEFAULT_BATCH_SIZE = 500  # half of what the API recommends at most for orders, the only number it names
 DEFAULT_MAX_ATTEMPTS = 5
@@ -172,7 +169,7 @@ class _CustomersOperator(BaseOperator):
                 self._push.stop()
             return self._push.run()
         except BubblehouseTransientError as error:
-            say_where_no_try_is_left(error, context)
+            add_no_retries_hint(error, context)
             raise
         finally:
             if self._spool is not None:
@@ -278,7 +275,7 @@ class _CustomersOperator(BaseOperator):
         from airflow_provider_bubblehouse.operators.query import Query
         from airflow_provider_bubblehouse.push.batches import largest_customer
         from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
-        from airflow_provider_bubblehouse.push.spool import SpooledSource
+        from airflow_provider_bubblehouse.sources.query import SpooledSource
 
         if not (isinstance(self.sql, str) and self.sql.strip() and isinstance(self.sql_conn_id, str)):
             raise BubblehousePermanentError("sql must be one query, and sql_conn_id the name of a connection.")

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
+from airflow_provider_bubblehouse.formats.blocks import CHUNK_ROWS
 from airflow_provider_bubblehouse.push.pacing import StoppedError
-from airflow_provider_bubblehouse.push.sources import CHUNK_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import tenacity
 
-from airflow_provider_bubblehouse.exceptions import (
+from airflow_provider_bubblehouse.errors import (
     BubblehouseError,
-    BubblehousePermanentError,
-    BubblehouseRateLimitError,
     BubblehouseTransientError,
+    PermanentError,
+    RateLimitError,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Attempts:
             try:
                 result = send()
             except BubblehouseError as error:
-                if not isinstance(error, BubblehousePermanentError) or error.status is not None:
+                if not isinstance(error, PermanentError) or error.status is not None:
                     on_call(made > 0)
                     made += 1
                 error.attempts = made
@@ -90,7 +90,7 @@ class Attempts:
         while True:
             try:
                 return call_once()
-            except BubblehouseRateLimitError as error:
+            except RateLimitError as error:
                 if not self.pacer.wait_for_limit(error, before=limited):
                     raise
                 limited += 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from airflow_provider_bubblehouse.exceptions import BubblehouseTransientError
+from airflow_provider_bubblehouse.errors import BubblehouseTransientError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

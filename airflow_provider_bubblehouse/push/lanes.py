@@ -13,7 +13,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from airflow_provider_bubblehouse.exceptions import UPDATE_CUSTOMERS, BubblehouseRejectedError
+from airflow_provider_bubblehouse.api.classifier import UPDATE_CUSTOMERS
+from airflow_provider_bubblehouse.errors import RejectedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,7 +146,7 @@ class Lanes:
                 )
             except Exception as error:  # noqa: BLE001  whatever it is, the push's own thread raises it
                 self._events.put(Settled(lane, number, batch, error))
-                if not (self._go_on_after_rejection and isinstance(error, BubblehouseRejectedError)):
+                if not (self._go_on_after_rejection and isinstance(error, RejectedError)):
                     self._attempts.stop.set()  # at once: what lies behind this batch must not overtake it
             else:
                 self._events.put(Settled(lane, number, batch, None))

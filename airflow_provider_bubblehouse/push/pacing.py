@@ -8,10 +8,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from airflow_provider_bubblehouse.exceptions import BubblehouseTransientError
+from airflow_provider_bubblehouse.errors import BubblehouseTransientError
 
 if TYPE_CHECKING:
-    from airflow_provider_bubblehouse.exceptions import BubblehouseRateLimitError
+    from airflow_provider_bubblehouse.errors import RateLimitError
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Pacer:
         with self._lock:
             self._held_until = max(self._held_until, time.monotonic() + seconds)
 
-    def wait_for_limit(self, error: BubblehouseRateLimitError, *, before: int) -> bool:
+    def wait_for_limit(self, error: RateLimitError, *, before: int) -> bool:
         """
         Hold all calls for as long as a rate limit asks, and say whether that fits into what may be waited in all.
 

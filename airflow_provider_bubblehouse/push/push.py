@@ -18,11 +18,11 @@ from queue import Empty, SimpleQueue
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_bubblehouse.exceptions import (
+from airflow_provider_bubblehouse.errors import (
     BubblehouseError,
-    BubblehousePermanentError,
-    BubblehouseRejectedError,
     BubblehouseTransientError,
+    PermanentError,
+    RejectedError,
 )
 from airflow_provider_bubblehouse.push.attempts import Attempts
 from airflow_provider_bubblehouse.push.batches import Batch, Batcher, Encoded, largest_customer
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.api.client import Client
     from airflow_provider_bubblehouse.push.batches import Customers
     from airflow_provider_bubblehouse.push.rejected import RejectedRows
-    from airflow_provider_bubblehouse.push.sources import Source
+    from airflow_provider_bubblehouse.sources.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -187,13 +187,13 @@ class Push:
         """Read the whole source once before anything is sent."""
         for _ in self._chunks(self._report_invalid):
             if self.max_customers is not None and self.summary.progress.read > self.max_customers:
-                raise BubblehousePermanentError(
+                raise PermanentError(
                     f"The source has more than the {self.max_customers} rows that max_customers allows; "
                     "nothing was sent. Check the source before you raise max_customers."
                 )
         if self.invalid_rows.count:
             count = self.invalid_rows.count
-            raise BubblehousePermanentError(
+            raise PermanentError(
                 f"Nothing was sent: {count} of {self.summary.progress.read} rows "
                 f"{'is invalid; mend it' if count == 1 else 'are invalid; mend them'} first. {self.invalid_rows}."
             )
@@ -303,7 +303,7 @@ class Push:
     def _only_one(self, batches: Iterator[tuple[int, Batch]]) -> Iterator[tuple[int, Batch]]:
         first_two = list(islice(batches, 2))
         if len(first_two) > 1:
-            raise BubblehousePermanentError(
+            raise PermanentError(
                 "The source has more than one batch, which debug does not allow; nothing was sent. "
                 "Leave debug out, or push a small sample with it."
             )
@@ -352,7 +352,7 @@ class Push:
         if error is None:
             lane.accepted += batch.rows
             self.count("bubblehouse.customers.accepted", batch.rows)
-        elif isinstance(error, BubblehouseRejectedError):
+        elif isinstance(error, RejectedError):
             if self.rejected_rows is not None:
                 self.rejected_rows.add_rejected(batch, error)
             self._note_rejection(batch, error)
@@ -365,7 +365,7 @@ class Push:
         if error is not None and not self.go_on_after_rejection:
             raise error
 
-    def _note_rejection(self, batch: Batch, error: BubblehouseRejectedError) -> None:
+    def _note_rejection(self, batch: Batch, error: RejectedError) -> None:
         progress = self.summary.progress
         if progress.status is None:
             progress.status, progress.error_id = error.status, error.error_id
@@ -395,7 +395,7 @@ class Push:
                 self._attend(wait)
             except StoppedError:
                 deadline = deadline or time.monotonic() + _STOP_GRACE
-            except BubblehousePermanentError as permanent:
+            except PermanentError as permanent:
                 error = permanent if isinstance(error, BubblehouseTransientError) else error
             except Exception as further:  # noqa: BLE001  the first one is raised
                 log.warning("A further call failed: %s", further)
@@ -431,14 +431,14 @@ class Push:
     def _final(self, error: BaseException) -> BaseException:
         """Return what the task is to fail with: a retry that would send again what was rejected must not come."""
         kept = self._checkpoint is not None and self.summary.settled == self._settled_when_saved
-        if isinstance(error, BubblehousePermanentError) or not self.summary.progress.rejected or kept:
+        if isinstance(error, PermanentError) or not self.summary.progress.rejected or kept:
             return error
         return self._rejected_error()
 
-    def _rejected_error(self) -> BubblehouseRejectedError:
+    def _rejected_error(self) -> RejectedError:
         progress = self.summary.progress
         kept = f" They are in {self.rejected_rows.folder}." if self.rejected_rows is not None else ""
-        return BubblehouseRejectedError(
+        return RejectedError(
             f"Bubblehouse refused {progress.rejected} of the {progress.read} rows read, in this try or an earlier one "
             f"of the same source, the first with status {progress.status} ({progress.error_id}); they must not be sent "
             f"again.{kept} Mend the source, or set resume=False to start over.",
@@ -452,8 +452,8 @@ def _refuse_change(_rows: Sequence[InvalidRow]) -> None:
     raise _changed_error()
 
 
-def _changed_error() -> BubblehousePermanentError:
-    return BubblehousePermanentError(
+def _changed_error() -> PermanentError:
+    return PermanentError(
         "The source was changed while being read. What was sent may be sent again; run the task again when the "
         "source stands still."
     )

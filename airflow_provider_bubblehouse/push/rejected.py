@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_bubblehouse.exceptions import BubblehouseError, BubblehousePermanentError
+from airflow_provider_bubblehouse.errors import BubblehouseError, PermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +76,7 @@ class RejectedRows:
             with self._filesystem.open(path, "wb") as file:
                 file.write(b"\n".join(lines) + b"\n")
         except Exception as error:  # noqa: BLE001  each store has errors of its own
-            raise BubblehousePermanentError(
+            raise PermanentError(
                 f"{path} cannot be written ({type(error).__name__}), and rows that are not accepted would be lost; "
                 "check rejected_path."
             ) from None

@@ -19,7 +19,7 @@ from airflow_provider_bubblehouse.api.details import read_expected, read_identit
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
     BubblehouseTransientError,
-    say_where_no_try_is_left,
+    add_no_retries_hint,
 )
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.operators.customers import CustomerRows
@@ -77,7 +77,7 @@ class _BubblehouseSensor(BaseSensorOperator):
             if self._waits_when_unavailable():
                 self.log.info("%s Waiting.", error)
                 return False
-            say_where_no_try_is_left(error, context)
+            add_no_retries_hint(error, context)
             raise
 
     def execute(self, context: Context) -> None:
@@ -107,7 +107,7 @@ class _BubblehouseSensor(BaseSensorOperator):
         if error is None:
             return
         if isinstance(error, BubblehouseTransientError):
-            say_where_no_try_is_left(error, context)
+            add_no_retries_hint(error, context)
         self._fail(error)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:

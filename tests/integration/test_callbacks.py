@@ -15,12 +15,12 @@ from airflow.providers.http.operators.http import HttpOperator
 from airflow.providers.http.sensors.http import HttpSensor
 from versions import tells_callbacks
 
+from airflow_provider_bubblehouse.api.classifier import find_error
 from airflow_provider_bubblehouse.callbacks import check_response, on_permanent_failure, on_transient_failure
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
     BubblehouseRejectedError,
     BubblehouseTransientError,
-    find_error,
 )
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 

@@ -16,10 +16,10 @@ import urllib3
 
 from airflow_provider_bubblehouse import __version__
 from airflow_provider_bubblehouse.api.async_client import AsyncClient, open_http
+from airflow_provider_bubblehouse.api.classifier import UPDATE_CUSTOMERS
 from airflow_provider_bubblehouse.api.client import Client
 from airflow_provider_bubblehouse.api.connection import ShopConnection, read_connection
 from airflow_provider_bubblehouse.exceptions import (
-    UPDATE_CUSTOMERS,
     BubblehouseError,
     BubblehousePermanentError,
     BubblehouseRateLimitError,

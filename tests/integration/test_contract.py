@@ -22,13 +22,13 @@ from airflow.providers.http.operators.http import HttpOperator
 from airflow.providers.http.sensors.http import HttpSensor
 from versions import AIRFLOW, TELLS_CALLBACKS
 
+from airflow_provider_bubblehouse.api.classifier import find_error
 from airflow_provider_bubblehouse.callbacks import check_response
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
     BubblehouseRateLimitError,
     BubblehouseRejectedError,
     BubblehouseTransientError,
-    find_error,
 )
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator

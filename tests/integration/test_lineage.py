@@ -17,7 +17,7 @@ from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, B
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.lineage import report_lineage
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
-from airflow_provider_bubblehouse.push.sources import ListSource
+from airflow_provider_bubblehouse.sources.records import ListSource
 
 if TYPE_CHECKING:
     from pathlib import Path

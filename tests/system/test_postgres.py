@@ -199,7 +199,7 @@ PUSH = """
 import json, sys
 import airflow_provider_bubblehouse.api.client
 import airflow_provider_bubblehouse.push.push
-import airflow_provider_bubblehouse.push.spool
+import airflow_provider_bubblehouse.sources.query
 import airflow.providers.postgres.hooks.postgres as hook
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 from benchmarks.contenders import MemoryStore, measure_from_here, memory, _started

@@ -9,14 +9,12 @@ from email.utils import format_datetime
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_provider_bubblehouse.api.classifier import Answer, classify, parse_retry_after
 from airflow_provider_bubblehouse.exceptions import (
-    Answer,
     BubblehousePermanentError,
     BubblehouseRateLimitError,
     BubblehouseRejectedError,
     BubblehouseTransientError,
-    classify,
-    parse_retry_after,
 )
 
 ERROR_JSON = b'{"id": "bad_customers", "message": "jane@example.com is wrong"}'

@@ -18,7 +18,8 @@ from airflow_provider_bubblehouse.assets.customers import (
     sanitize_uri,
 )
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
-from airflow_provider_bubblehouse.push.sources import FileSource, ListSource
+from airflow_provider_bubblehouse.sources.files import FileSource
+from airflow_provider_bubblehouse.sources.records import ListSource
 
 URI = "bubblehouse://app.bubblehouse.com/my-shop/customers"
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
-from airflow_provider_bubblehouse.push.sources import FileSource, ListSource
+from airflow_provider_bubblehouse.sources.files import FileSource
+from airflow_provider_bubblehouse.sources.records import ListSource
 
 LOCAL = fsspec.filesystem("file")
 ROWS = [{"id": "1", "first_name": "Luís"}, {"id": "2", "first_name": "Léa"}]
@@ -372,7 +373,7 @@ def test_a_csv_gives_the_same_rows_as_pythons_reader_wherever_a_block_ends(tmp_p
     path = written(tmp_path_factory.mktemp("csv"), "a.csv", text.encode())
     seen: list[list[str]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("airflow_provider_bubblehouse.push.sources.BLOCK_BYTES", 16)
+        patch.setattr("airflow_provider_bubblehouse.formats.blocks.BLOCK_BYTES", 16)
         patch.setattr("airflow_provider_bubblehouse.push.chunks.Layout.record", lambda _layout, values: values)
         with nullcontext() if not fault else pytest.raises(BubblehousePermanentError, match="broken here"):
             seen.extend(rows(source(path)))

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
 from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
-from airflow_provider_bubblehouse.push.sources import ListSource
-from airflow_provider_bubblehouse.push.spool import SpooledSource
+from airflow_provider_bubblehouse.sources.query import SpooledSource
+from airflow_provider_bubblehouse.sources.records import ListSource
 
 BERLIN = CustomerNormaliser(timezone="Europe/Berlin")
 FIELDS = (
@@ -190,7 +190,7 @@ def test_a_query_that_breaks_off_leaves_no_open_file(monkeypatch):
         yield ("1",)
         raise ConnectionError
 
-    from airflow_provider_bubblehouse.push import spool
+    from airflow_provider_bubblehouse.sources import query as spool
 
     make = spool.TemporaryFile
     monkeypatch.setattr(spool, "TemporaryFile", lambda **kwargs: opened.append(make(**kwargs)) or opened[0])

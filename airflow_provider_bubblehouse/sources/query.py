@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_bubblehouse.api.customers import InvalidCustomerError, identity_of
+from airflow_provider_bubblehouse.formats.blocks import BLOCK_BYTES, CHUNK_ROWS
 from airflow_provider_bubblehouse.push.batches import Encoded
 from airflow_provider_bubblehouse.push.chunks import PlainRows, Records, put
 from airflow_provider_bubblehouse.push.rejected import in_json
-from airflow_provider_bubblehouse.push.sources import BLOCK_BYTES, CHUNK_ROWS, check_columns, targets_of
+from airflow_provider_bubblehouse.sources.columns import check_columns, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from airflow_provider_bubblehouse.push.chunks import Chunk
     from airflow_provider_bubblehouse.push.encoder import CheckedChunk, CustomerEncoder
-    from airflow_provider_bubblehouse.push.sources import ColumnMap
+    from airflow_provider_bubblehouse.sources.columns import ColumnMap
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class SpooledSource:
     :param rows: its rows, each a sequence in their order, or a dict by their names.
     :param column_map: see ``FileSource``.
     :param encoder: checks the rows.
-    :raises BubblehousePermanentError: if the columns do not give customers.
+    :raises PermanentError: if the columns do not give customers.
     """
 
     def __init__(

@@ -1,0 +1,32 @@
+"""Blocks of whole lines, read from a stream in constant memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO
+
+from airflow_provider_bubblehouse.errors import PermanentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHUNK_ROWS = 1000  # rows held at once, so that the work a chunk costs is small beside that of its rows
+BLOCK_BYTES = 64 * 1024  # what is worked on at once: of more, the C library asks the system for memory each time
+READ_BYTES = 4 * BLOCK_BYTES  # what is read at once: at each read the lanes take over, which costs more than it does
+MAX_ROW_BYTES = 16 * 1024 * 1024  # far beyond any call; bounds the memory that a file without line ends takes
+
+
+def whole_lines(name: str, stream: BinaryIO, *, ends: bytes = b"\n") -> Iterator[bytes]:
+    """Yield blocks of whole lines; each of ``ends`` ends a line."""
+    rest: list[bytes] = []
+    size = 0
+    while block := stream.read(BLOCK_BYTES):
+        end = max(map(block.rfind, ends)) + 1
+        if end:
+            yield b"".join((*rest, memoryview(block)[:end]))
+            rest, size = [], 0
+        rest.append(block[end:])
+        size += len(block) - end
+        if size > MAX_ROW_BYTES:
+            raise PermanentError(f"{name} has a line of more than 16 MiB; are its line ends lost?")
+    if size:
+        yield b"".join(rest)

@@ -1,0 +1,95 @@
+"""JSON: a file that is one array of objects, decoded value by value."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, BinaryIO
+
+from airflow_provider_bubblehouse.errors import PermanentError
+from airflow_provider_bubblehouse.formats.blocks import BLOCK_BYTES, CHUNK_ROWS, MAX_ROW_BYTES, READ_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def read_json(name: str, stream: BinaryIO) -> Iterator[list[object]]:
+    scanner = _JsonScanner(io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline=""))
+    if not (start := scanner.next_token()):
+        return
+    if start != "[":
+        raise PermanentError(f"{name} is not a JSON array; if it has one JSON object a line, set file_format='jsonl'.")
+    scanner.take()
+    row, begin = 0, scanner.taken
+    some: list[object] = []
+    try:
+        separator = scanner.take() if scanner.next_token() == "]" else ","
+        while separator == ",":
+            row += 1
+            some.append(scanner.value())
+            separator = scanner.take()
+            if len(some) == CHUNK_ROWS or scanner.taken - begin >= READ_BYTES:
+                yield some
+                some, begin = [], scanner.taken
+        if separator != "]" or scanner.next_token():
+            raise ValueError
+        yield some
+    except (ValueError, RecursionError):
+        raise PermanentError(
+            f"{name}, row {row}: the JSON array is broken or cut off here, so the rows after it cannot be read."
+        ) from None
+
+
+class _JsonScanner:
+    """
+    Reads a JSON array value by value, holding about one value at a time.
+
+    Python's own decoder, because ijson's turns what UTF-8 cannot hold into question marks.
+    """
+
+    def __init__(self, text: io.TextIOBase) -> None:
+        self._text = text
+        self._buffer = ""
+        self._position = 0
+        self._decoder = json.JSONDecoder()
+        self._dropped = 0
+
+    @property
+    def taken(self) -> int:
+        """How many characters have been taken."""
+        return self._dropped + self._position
+
+    def next_token(self) -> str:
+        """Skip blanks and return the next character without taking it, empty at the end."""
+        while True:
+            while self._position < len(self._buffer):
+                if self._buffer[self._position] not in " \t\r\n":
+                    return self._buffer[self._position]
+                self._position += 1
+            if not self._read_more():
+                return ""
+
+    def take(self) -> str:
+        """Skip blanks and take the next character, empty at the end."""
+        token = self.next_token()
+        self._position += len(token)
+        return token
+
+    def value(self) -> object:
+        """Take the next value; ValueError if there is none, or it is longer than 16 MiB."""
+        self.next_token()
+        while True:
+            try:
+                value, self._position = self._decoder.raw_decode(self._buffer, self._position)
+            except ValueError:  # broken, or not all of it is read yet
+                if len(self._buffer) - self._position > MAX_ROW_BYTES or not self._read_more():
+                    raise
+            else:
+                return value
+
+    def _read_more(self) -> bool:
+        rest = self._buffer[self._position :]
+        more = self._text.read(max(BLOCK_BYTES, len(rest)))  # doubling: a long value is not decoded too often
+        self._dropped += self._position
+        self._buffer, self._position = rest + more, 0
+        return bool(more)

@@ -1,0 +1,75 @@
+"""The errors of the package are what Airflow needs where Airflow is, and need no Airflow elsewhere."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from airflow_provider_bubblehouse import errors, exceptions
+
+FACING_AIRFLOW = [
+    "callbacks",
+    "decorators.bubblehouse",
+    "exceptions",
+    "hooks.bubblehouse",
+    "operators.customers",
+    "retry_policy",
+    "sensors.bubblehouse",
+    "triggers.bubblehouse",
+]
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (errors.PermanentError, exceptions.BubblehousePermanentError),
+        (errors.RejectedError, exceptions.BubblehouseRejectedError),
+        (errors.RateLimitError, exceptions.BubblehouseRateLimitError),
+        (errors.BubblehouseTransientError, errors.BubblehouseTransientError),
+    ],
+)
+def test_an_error_of_the_core_is_raised_as_the_class_that_airflow_knows(raised, seen):
+    error = raised("The row is invalid.", status=400, error_id="bad", attempts=2, retry_after=1.5)
+    assert type(error) is seen
+    for same in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert (type(same), str(same), same.status, same.error_id) == (seen, "The row is invalid.", 400, "bad")
+
+
+def test_permanent_errors_alone_stop_the_retries_of_airflow():
+    from airflow.exceptions import AirflowException, AirflowFailException
+
+    assert all(
+        issubclass(kind, AirflowFailException)
+        for kind in (
+            exceptions.BubblehousePermanentError,
+            exceptions.BubblehouseRejectedError,
+            exceptions.BubblehouseRateLimitError,
+        )
+    )
+    assert not issubclass(exceptions.BubblehouseTransientError, AirflowException)
+    assert issubclass(exceptions.BubblehouseRejectedError, exceptions.BubblehousePermanentError)
+
+
+@pytest.mark.parametrize("module", FACING_AIRFLOW)
+def test_every_module_that_faces_airflow_raises_the_classes_that_airflow_knows(module):
+    code = f"""
+import airflow_provider_bubblehouse.{module}
+from airflow_provider_bubblehouse.errors import PermanentError
+print([kind.__name__ for kind in type(PermanentError("no")).__mro__])
+"""
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "AirflowFailException" in printed
+
+
+@pytest.mark.parametrize("module", ["api.client", "api.async_client", "push.push", "sources.files", "sources.query"])
+def test_the_core_does_not_import_airflow(module):
+    code = f"""
+import sys, airflow_provider_bubblehouse.{module}
+print([name for name in sys.modules if name.partition(".")[0] == "airflow"])
+"""
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert printed.strip() == "[]"
