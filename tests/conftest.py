@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from deployment import Deployment
+    from object_store import ObjectStore
 
 CHINOOK = Path(__file__).parents[1] / "dags_examples" / "data" / "chinook_customers.csv"
 AIRFLOW_HOME = tempfile.mkdtemp(prefix="bubblehouse-tests-")
@@ -48,9 +49,10 @@ settings.load_profile("tests")
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI a browser or an Airflow that is missing is a fault, not a reason to skip."""
+    """In CI a browser, an Airflow or an S3 that is missing is a fault, not a reason to skip."""
     report = yield
-    if report.skipped and os.environ.get("CI") and item.path.parent.name in ("system", "ui"):
+    needed = item.path.parent.name in ("system", "ui") or "object_store" in getattr(item, "fixturenames", ())
+    if report.skipped and os.environ.get("CI") and needed:
         report.outcome = "failed"
         report.longrepr = f"Nothing is skipped here in CI: {call.excinfo and call.excinfo.value}"
     return report
@@ -68,6 +70,27 @@ def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbo
     running_sandbox.clear()
     monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", running_sandbox.connection())
     return running_sandbox
+
+
+@pytest.fixture(scope="session")
+def running_object_store() -> Iterator[ObjectStore]:
+    from object_store import ObjectStore
+
+    for name in ("moto.moto_server", "s3fs"):
+        pytest.importorskip(name, reason=f"there is no {name.partition('.')[0]}; install the extras s3 and dev")
+    with ObjectStore() as store:
+        yield store
+
+
+@pytest.fixture
+def object_store(running_object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """A local S3 with an empty bucket and without faults; ``object_store.url("key")`` works in ``path=``."""
+    running_object_store.start_test()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in running_object_store.connections().items():
+        monkeypatch.setenv(name, value)
+    return running_object_store
 
 
 @pytest.fixture(scope="session")
