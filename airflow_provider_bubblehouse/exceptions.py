@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException
-
+from airflow_provider_bubblehouse.airflow_compat import AirflowFailException
 from airflow_provider_bubblehouse.errors import (
     BubblehouseError,
     BubblehouseTransientError,

@@ -48,13 +48,14 @@ def openlineage_of(push: Push, *, output: str | None) -> OperatorLineage[Any, An
     :param push: the push, which may have failed halfway.
     :param output: the URI of the shop's customers; None if the push writes nothing.
     """
-    from airflow.providers.common.compat.openlineage.facet import (
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from openlineage.client.facet_v2 import input_statistics_input_dataset as input_statistics
+
+    from airflow_provider_bubblehouse.airflow_compat import (
         InputDataset,
         OutputDataset,
         OutputStatisticsOutputDatasetFacet,
     )
-    from airflow.providers.openlineage.extractors import OperatorLineage
-    from openlineage.client.facet_v2 import input_statistics_input_dataset as input_statistics
 
     inputs: list[Any] = []
     for url, names in _inputs(push.source.urls()).items():
@@ -82,7 +83,7 @@ def report_lineage(hook: BubblehouseHook, *, source: Source | None = None, outpu
     :param source: the rows that were read, None for none.
     :param output: the URI of the one that was written, None for none.
     """
-    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+    from airflow_provider_bubblehouse.airflow_compat import get_hook_lineage_collector
 
     try:
         collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]

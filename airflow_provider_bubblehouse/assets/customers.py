@@ -13,8 +13,7 @@ from urllib.parse import SplitResult, urlunsplit
 from airflow_provider_bubblehouse.api.names import DEFAULT_HOST, HOST, WORD
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.openlineage.facet import Dataset
-    from airflow.providers.common.compat.sdk import Asset
+    from airflow_provider_bubblehouse.airflow_compat import Asset, Dataset
 
 SCHEME = "bubblehouse"
 _CUSTOMERS = "customers"
@@ -42,7 +41,7 @@ def create_asset(*, shop: str, host: str = DEFAULT_HOST, extra: dict[str, Any] |
     :param extra: what the asset is to carry beside its URI.
     :raises ValueError: if shop or host cannot be right.
     """
-    from airflow.providers.common.compat.sdk import Asset
+    from airflow_provider_bubblehouse.airflow_compat import Asset
 
     return Asset(uri=customers_uri(shop=shop, host=host), extra=extra)
 
@@ -79,8 +78,7 @@ def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> Datas
     :param asset: an asset whose URI has been checked.
     :param lineage_context: what reported the asset; its name does not depend on it.
     """
-    from airflow.providers.common.compat.openlineage.facet import Dataset
-
+    from airflow_provider_bubblehouse.airflow_compat import Dataset
     from airflow_provider_bubblehouse.lineage import openlineage_name
 
     namespace, name = openlineage_name(asset.uri)

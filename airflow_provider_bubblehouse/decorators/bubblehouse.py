@@ -5,19 +5,18 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import (
+from airflow_provider_bubblehouse.airflow_compat import (
     DecoratedOperator,
     context_merge,
     determine_kwargs,
     task_decorator_factory,
 )
-
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from airflow.providers.common.compat.sdk import Context, TaskDecorator
+    from airflow_provider_bubblehouse.airflow_compat import Context, TaskDecorator
 
 
 class _Hidden:

@@ -6,16 +6,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import BaseHook
-
+from airflow_provider_bubblehouse.airflow_compat import BaseHook
 from airflow_provider_bubblehouse.exceptions import BubblehouseError, BubblehousePermanentError
 from airflow_provider_bubblehouse.get_provider_info import get_provider_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from airflow.providers.common.compat.sdk import Connection
-
+    from airflow_provider_bubblehouse.airflow_compat import Connection
     from airflow_provider_bubblehouse.api.client import Client
     from airflow_provider_bubblehouse.api.connection import ShopConnection
 
@@ -199,8 +197,7 @@ def shop_connection(stored: Connection) -> ShopConnection:
     :param stored: the connection, of type ``bubblehouse``.
     :raises BubblehousePermanentError: if a field is missing or cannot be right.
     """
-    from airflow.providers.common.compat.sdk import mask_secret
-
+    from airflow_provider_bubblehouse.airflow_compat import mask_secret
     from airflow_provider_bubblehouse.api.connection import read_connection
 
     return read_connection(

@@ -7,8 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
+from airflow_provider_bubblehouse.airflow_compat import BaseOperator
 from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
@@ -24,9 +23,9 @@ from airflow_provider_bubblehouse.sources.records import ListSource
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from airflow_provider_bubblehouse.airflow_compat import Context, ObjectStoragePath
     from airflow_provider_bubblehouse.operators.query import Query
     from airflow_provider_bubblehouse.push.push import Push
     from airflow_provider_bubblehouse.push.rejected import RejectedRows
@@ -202,8 +201,7 @@ class _CustomersOperator(BaseOperator):
         return None if self._push is None else openlineage_of(self._push, output=self._output)
 
     def _prepare(self, context: Context) -> Push:
-        from airflow.providers.common.compat.sdk import Stats
-
+        from airflow_provider_bubblehouse.airflow_compat import Stats
         from airflow_provider_bubblehouse.api.client import Client
         from airflow_provider_bubblehouse.push.checkpoint import forget_progress
         from airflow_provider_bubblehouse.push.push import Push
@@ -456,7 +454,7 @@ def _filesystem(location: ObjectStoragePath) -> Any:
 
 
 def _location(path: Any) -> ObjectStoragePath:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow_provider_bubblehouse.airflow_compat import ObjectStoragePath
 
     if isinstance(path, ObjectStoragePath):
         return path

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import (
+from airflow_provider_bubblehouse.airflow_compat import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
     conf,
 )
-
 from airflow_provider_bubblehouse.api.details import read_expected, read_identities, why_not_yet
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
@@ -27,8 +26,9 @@ from airflow_provider_bubblehouse.operators.customers import CustomerRows
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from airflow.providers.common.compat.sdk import Context
     from airflow.triggers.base import BaseTrigger
+
+    from airflow_provider_bubblehouse.airflow_compat import Context
 
 _DEFERRAL_TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")  # in the words of Airflow 3 and of Airflow 2
 

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from airflow.providers.common.compat.connection import get_async_connection
-from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_bubblehouse.airflow_compat import AirflowException, get_async_connection
 from airflow_provider_bubblehouse.api.details import CUSTOMER_DETAILS, details_payload, why_not_yet
 from airflow_provider_bubblehouse.exceptions import (
     BubblehouseError,

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import httpx
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import DAG, AirflowException, BaseNotifier, task
 from airflow.providers.http.operators.http import HttpOperator
 from airflow.providers.http.sensors.http import HttpSensor
 from versions import tells_callbacks
 
+from airflow_provider_bubblehouse.airflow_compat import DAG, AirflowException, BaseNotifier, task
 from airflow_provider_bubblehouse.api.classifier import find_error
 from airflow_provider_bubblehouse.callbacks import check_response, on_permanent_failure, on_transient_failure
 from airflow_provider_bubblehouse.exceptions import (

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import DAG, task
 from airflow.providers.http.operators.http import HttpOperator
 from airflow.providers.http.sensors.http import HttpSensor
 from versions import AIRFLOW, TELLS_CALLBACKS
 
+from airflow_provider_bubblehouse.airflow_compat import DAG, task
 from airflow_provider_bubblehouse.api.classifier import find_error
 from airflow_provider_bubblehouse.callbacks import check_response
 from airflow_provider_bubblehouse.exceptions import (

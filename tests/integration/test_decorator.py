@@ -9,7 +9,8 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_bubblehouse.airflow_compat import DAG, task
 
 NUMBER = itertools.count()
 PEOPLE = [

@@ -31,11 +31,11 @@ import pytest
 import requests
 import yaml
 from airflow.models.connection import Connection
-from airflow.providers.common.compat.sdk import DAG, task
 from airflow.providers.http.operators.http import HttpOperator
 from versions import AIRFLOW
 
 from airflow_provider_bubblehouse import callbacks, retry_policy
+from airflow_provider_bubblehouse.airflow_compat import DAG, task
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook, shop_connection
 from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
 from airflow_provider_bubblehouse.sensors import bubblehouse as sensors

@@ -89,7 +89,7 @@ def test_the_test_button_tells_that_nobody_answers(sandbox, monkeypatch, unused_
 
 def test_token_and_secret_are_registered_with_airflows_masker(sandbox, monkeypatch):
     masked = []
-    monkeypatch.setattr("airflow.providers.common.compat.sdk.mask_secret", masked.append, raising=False)
+    monkeypatch.setattr("airflow_provider_bubblehouse.airflow_compat.mask_secret", masked.append, raising=False)
     BubblehouseHook().status()
     assert sandbox.token in masked
     monkeypatch.setenv(

@@ -10,9 +10,9 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from airflow.providers.common.compat.sdk import HookLineageCollector
 from versions import AIRFLOW
 
+from airflow_provider_bubblehouse.airflow_compat import HookLineageCollector
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseRejectedError
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.lineage import report_lineage
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 DAG_FILE = """
 from datetime import UTC, datetime, timedelta
 
-from airflow.providers.common.compat.sdk import DAG, Asset, task
-
+from airflow_provider_bubblehouse.airflow_compat import DAG, Asset, task
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
 
@@ -245,11 +244,9 @@ class Reader:
 
 @pytest.fixture
 def reader(monkeypatch) -> Reader:
-    """Have hook lineage read, as a plugin of anybody's can."""
-    from airflow.providers.common.compat import sdk
-
+    """Read hook lineage, as any plugin can."""
     reader = Reader()
-    monkeypatch.setattr(sdk, "get_hook_lineage_collector", reader, raising=False)
+    monkeypatch.setattr(sys.modules[HookLineageCollector.__module__], "get_hook_lineage_collector", reader)
     return reader
 
 

@@ -288,7 +288,7 @@ def test_a_path_that_leads_nowhere_is_an_error_that_names_the_remedy(sandbox, pa
 
 
 def test_a_path_is_taken_as_text_url_path_and_object_storage_path(sandbox, tmp_path, monkeypatch):
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow_provider_bubblehouse.airflow_compat import ObjectStoragePath
 
     (tmp_path / "a.jsonl").write_text(json.dumps({"id": "1"}))
     monkeypatch.chdir(tmp_path)

@@ -690,7 +690,7 @@ def test_metrics_are_counted(sandbox, monkeypatch, no_waits):
     def incr(name, count=1, **_kwargs):
         counted[name] += count
 
-    from airflow.providers.common.compat.sdk import Stats
+    from airflow_provider_bubblehouse.airflow_compat import Stats
 
     monkeypatch.setattr(Stats, "incr", incr)
     sandbox.script("503", "ok", "400")

@@ -12,8 +12,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, task
 
+from airflow_provider_bubblehouse.airflow_compat import DAG, task
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
     BubblehouseRejectedError,

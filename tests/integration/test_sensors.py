@@ -12,7 +12,9 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from airflow.providers.common.compat.sdk import (
+from versions import AIRFLOW, tells_callbacks
+
+from airflow_provider_bubblehouse.airflow_compat import (
     DAG,
     AirflowException,
     AirflowSensorTimeout,
@@ -20,8 +22,6 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
     task,
 )
-from versions import AIRFLOW, tells_callbacks
-
 from airflow_provider_bubblehouse.exceptions import (
     BubblehouseError,
     BubblehousePermanentError,
@@ -262,8 +262,8 @@ def test_the_default_of_deferrable_is_airflows_setting():
 def test_a_dag_file_that_imports_the_sensors_pays_for_no_http_library():
     code = (
         "import sys;"
-        "from airflow.providers.common.compat.sdk import BaseSensorOperator, conf;"
-        "from airflow.providers.common.compat.connection import get_async_connection;"
+        "from airflow_provider_bubblehouse.airflow_compat import BaseSensorOperator, conf;"
+        "from airflow_provider_bubblehouse.airflow_compat import get_async_connection;"
         "from airflow.triggers.base import BaseTrigger;"
         "before = set(sys.modules);"
         "import airflow_provider_bubblehouse.sensors.bubblehouse, airflow_provider_bubblehouse.triggers.bubblehouse;"

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_provider_bubblehouse.airflow_compat import AirflowException, AirflowFailException
 from airflow_provider_bubblehouse.api.classifier import Answer, classify, parse_retry_after
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,

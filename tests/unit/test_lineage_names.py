@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import fsspec
 import pytest
-from airflow.providers.common.compat.sdk import Asset
 
 from airflow_provider_bubblehouse import lineage
+from airflow_provider_bubblehouse.airflow_compat import Asset
 from airflow_provider_bubblehouse.assets.customers import (
     convert_asset_to_openlineage,
     create_asset,
