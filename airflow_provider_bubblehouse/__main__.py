@@ -13,10 +13,12 @@ from rich.table import Column, Table
 
 from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
 from airflow_provider_bubblehouse.errors import BubblehouseError
-from airflow_provider_bubblehouse.push.batches import DEFAULT_MAX_BATCH_BYTES
+from airflow_provider_bubblehouse.push.batches import DEFAULT_MAX_BATCH_BYTES, largest_customer
+from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
+from airflow_provider_bubblehouse.push.plan import Plan
 from airflow_provider_bubblehouse.push.push import Push
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
-from airflow_provider_bubblehouse.push.summary import name_rows
+from airflow_provider_bubblehouse.push.report import name_rows
 from airflow_provider_bubblehouse.sources.files import FILE_FORMATS, FileSource, no_filesystem_error
 
 if TYPE_CHECKING:
@@ -59,12 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BubblehouseError, OSError) as error:
         log.print(str(error), style="bold red", markup=False, highlight=False, soft_wrap=True)
         return 1
-    invalid = push.invalid_rows
+    invalid = push.report.invalid_rows
     if not invalid.count:
         console.print(f"All {summary['read']:,} rows can be sent." if summary["read"] else "The file has no rows.")
         return 0
     table = Table("Rows", "What is wrong", Column("The first of them", overflow="fold"))
-    one_file = len(push.rows_by_file or ()) == 1
+    one_file = len(push.report.rows_by_file or ()) == 1
     for reason, count, first_rows in invalid.faults():
         table.add_row(f"{count:,}", reason, name_rows(("" if one_file else file, row) for file, row in first_rows))
     console.print(table)
@@ -82,15 +84,20 @@ def _push(options: argparse.Namespace, progress: Progress) -> Push:
         rejected_rows = RejectedRows(*_filesystem(options.rejected))
     source = FileSource(filesystem, path, file_format=options.format, column_map=dict(options.map) or None)
     return Push(
+        plan=Plan(
+            batch_size=1,
+            max_batch_bytes=options.max_batch_bytes,
+            max_attempts=1,
+            max_attempt_seconds=0,
+            skip_invalid=True,
+        ),
         source=_Watched(source, progress),
-        normalise=CustomerNormaliser(timezone=options.timezone).normalise,
-        plain_pass=True,
+        converter=CustomerEncoder(
+            CustomerNormaliser(timezone=options.timezone).normalise,
+            plain_pass=True,
+            largest=largest_customer(options.max_batch_bytes),
+        ),
         connect=None,
-        batch_size=1,
-        max_batch_bytes=options.max_batch_bytes,
-        max_attempts=1,
-        max_attempt_seconds=0,
-        skip_invalid=True,
         rejected_rows=rejected_rows,
     )
 
@@ -151,5 +158,5 @@ def _mapping(text: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    logging.getLogger("airflow_provider_bubblehouse.push.push").setLevel(logging.ERROR)  # says what main() shows
+    logging.getLogger("airflow_provider_bubblehouse.push.report").setLevel(logging.ERROR)  # says what main() shows
     sys.exit(main())

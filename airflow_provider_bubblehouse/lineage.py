@@ -61,15 +61,15 @@ def openlineage_of(push: Push, *, output: str | None) -> OperatorLineage[Any, An
     for url, names in _inputs(push.source.urls()).items():
         namespace, name = openlineage_name(url)
         facets: dict[str, Any] = {}
-        if push.rows_by_file is not None:
+        if push.report.rows_by_file is not None:
             facets["inputStatistics"] = input_statistics.InputStatisticsInputDatasetFacet(
-                rowCount=sum(push.rows_by_file[file] for file in names), fileCount=len(names)
+                rowCount=sum(push.report.rows_by_file[file] for file in names), fileCount=len(names)
             )
         inputs.append(InputDataset(namespace=namespace, name=name, inputFacets=facets))
     outputs: list[Any] = []
     if output is not None:
         namespace, name = openlineage_name(output)
-        accepted = push.summary.progress.accepted - push.summary.accepted_before
+        accepted = push.report.summary.accepted_now
         statistics = OutputStatisticsOutputDatasetFacet(rowCount=accepted)
         outputs.append(OutputDataset(namespace=namespace, name=name, outputFacets={"outputStatistics": statistics}))
     return OperatorLineage(inputs=inputs, outputs=outputs)

@@ -130,7 +130,7 @@ class BubblehouseHook(BaseHook):
         )
         from airflow_provider_bubblehouse.lineage import report_lineage
         from airflow_provider_bubblehouse.push.batches import body_of
-        from airflow_provider_bubblehouse.push.summary import InvalidRows
+        from airflow_provider_bubblehouse.push.report import InvalidRows
 
         normaliser = CustomerNormaliser(timezone=timezone)
         encoded, invalid = [], InvalidRows()

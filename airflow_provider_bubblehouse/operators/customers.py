@@ -21,13 +21,15 @@ from airflow_provider_bubblehouse.sources.files import FILE_FORMATS, FileSource,
 from airflow_provider_bubblehouse.sources.records import ListSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_bubblehouse.airflow_compat import Context, ObjectStoragePath
+    from airflow_provider_bubblehouse.api.connection import ShopConnection
     from airflow_provider_bubblehouse.operators.query import Query
-    from airflow_provider_bubblehouse.push.push import Push
+    from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
+    from airflow_provider_bubblehouse.push.push import Push, Resume
     from airflow_provider_bubblehouse.push.rejected import RejectedRows
     from airflow_provider_bubblehouse.sources.columns import ColumnMap
     from airflow_provider_bubblehouse.sources.query import SpooledSource
@@ -90,6 +92,9 @@ class _CustomersOperator(BaseOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql"}
     ui_color = "#e8e1f5"
     timezone = "UTC"
+    on_invalid = "fail"
+    max_customers: int | None = None
+    debug = False
 
     def __init__(
         self,
@@ -177,7 +182,7 @@ class _CustomersOperator(BaseOperator):
                 report_lineage(
                     BubblehouseHook(self.bubblehouse_conn_id),
                     source=self._push.source,
-                    output=self._output if self._push.summary.calls else None,
+                    output=self._output if self._push.report.summary.calls else None,
                 )
 
     def on_kill(self) -> None:
@@ -203,45 +208,64 @@ class _CustomersOperator(BaseOperator):
     def _prepare(self, context: Context) -> Push:
         from airflow_provider_bubblehouse.airflow_compat import Stats
         from airflow_provider_bubblehouse.api.client import Client
-        from airflow_provider_bubblehouse.push.checkpoint import forget_progress
+        from airflow_provider_bubblehouse.operators.supervision import orphan_check
+        from airflow_provider_bubblehouse.push.plan import Plan
         from airflow_provider_bubblehouse.push.push import Push
+        from airflow_provider_bubblehouse.push.report import Report
 
         hook = BubblehouseHook(self.bubblehouse_conn_id)
         connection = hook.connection if self.sends else None
         self._output = hook.customers_uri if self.sends else None
-        store = context.get("task_state_store") if self.sends else None  # Airflow has one from 3.3 on
-        if store is not None and not self.resume:
-            forget_progress(store)
-            store = None
-        own = self._own_parameters()
+        converter = self._converter()
         return Push(
-            source=self._source(own["normalise"], plain_pass=own["plain_pass"]),
+            plan=Plan(
+                batch_size=self.batch_size,
+                max_batch_bytes=self.max_batch_bytes,
+                in_flight=self.in_flight,
+                max_attempts=self.max_attempts,
+                max_attempt_seconds=self.max_attempt_seconds,
+                rate_limit_wait=self.rate_limit_wait,
+                max_calls_per_second=None if connection is None else connection.max_calls_per_second,
+                skip_invalid=self.on_invalid == "skip",
+                continue_after_rejection=self.on_rejected == "continue",
+                max_customers=self.max_customers,
+                debug=self.debug,
+            ),
+            source=self._source(converter),
+            converter=converter,
             connect=None if connection is None else lambda: Client(connection),
-            max_calls_per_second=None if connection is None else connection.max_calls_per_second,
-            batch_size=self.batch_size,
-            max_batch_bytes=self.max_batch_bytes,
-            in_flight=self.in_flight,
-            max_attempts=self.max_attempts,
-            max_attempt_seconds=self.max_attempt_seconds,
-            rate_limit_wait=self.rate_limit_wait,
-            go_on_after_rejection=self.on_rejected == "continue",
-            store=store,
-            depends_on={
-                "host": connection and connection.base_url,
-                "shop": connection and connection.shop,
-                "operator": self.operator_name,
-                "column_map": self.column_map,
-                "file_format": self.file_format,
-                "timezone": self.timezone,
-            },
+            resume=None if connection is None else self._resume(context, connection),
             rejected_rows=self._rejected_rows(context),
-            count=Stats.incr,
-            **own,
+            report=Report(count=Stats.incr),
+            is_orphan=orphan_check(context),
         )
 
     @abstractmethod
-    def _own_parameters(self) -> dict[str, Any]:
-        """Return the parameters of ``Push`` that differ between the operators."""
+    def _converter(self) -> CustomerEncoder:
+        """Return what validates rows and converts them to customers."""
+
+    def _resume(self, context: Context, connection: ShopConnection) -> Resume | None:
+        """Return how to continue after earlier tries; None where Airflow stores nothing, which is so before 3.3."""
+        from airflow_provider_bubblehouse.api.customers import RULES_VERSION
+        from airflow_provider_bubblehouse.push.progress import delete_state
+        from airflow_provider_bubblehouse.push.push import Resume
+
+        store = context.get("task_state_store")
+        if store is None:
+            return None
+        if not self.resume:
+            delete_state(store)
+            return None
+        return Resume(
+            store=store,
+            target={"host": connection.base_url, "shop": connection.shop, "operator": self.operator_name},
+            reading={
+                "column_map": self.column_map,
+                "file_format": self.file_format,
+                "timezone": self.timezone,
+                "rules": RULES_VERSION,
+            },
+        )
 
     def _rejected_rows(self, context: Context) -> RejectedRows | None:
         if self.rejected_path is None:
@@ -257,9 +281,9 @@ class _CustomersOperator(BaseOperator):
         """Have rows as the operator's own; what tells of its attributes, as OpenLineage can, is to show their count."""
         self.customers = CustomerRows(_rows(customers))
 
-    def _source(self, normalise: Callable[[object], Mapping[str, Any]], *, plain_pass: bool) -> Source:
+    def _source(self, converter: CustomerEncoder) -> Source:
         if self.sql is not None:
-            self._spool = self._spooled(normalise, plain_pass=plain_pass)
+            self._spool = self._spooled(converter)
             return self._spool
         if self.path is None:
             return ListSource(_rows(self.customers), column_map=self.column_map)
@@ -268,11 +292,9 @@ class _CustomersOperator(BaseOperator):
             _filesystem(location), location.path, file_format=self.file_format, column_map=self.column_map
         )
 
-    def _spooled(self, normalise: Callable[[object], Mapping[str, Any]], *, plain_pass: bool) -> SpooledSource:
-        """Make the query, and keep its rows."""
+    def _spooled(self, converter: CustomerEncoder) -> SpooledSource:
+        """Run the query, and store its rows in a temporary file."""
         from airflow_provider_bubblehouse.operators.query import Query
-        from airflow_provider_bubblehouse.push.batches import largest_customer
-        from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
         from airflow_provider_bubblehouse.sources.query import SpooledSource
 
         if not (isinstance(self.sql, str) and self.sql.strip() and isinstance(self.sql_conn_id, str)):
@@ -280,12 +302,11 @@ class _CustomersOperator(BaseOperator):
         parameters = self.sql_parameters
         if isinstance(parameters, SqlParameters):
             parameters = parameters.values
-        encoder = CustomerEncoder(normalise, plain_pass=plain_pass, largest=largest_customer(self.max_batch_bytes))
         self._query = Query(self.sql, conn_id=self.sql_conn_id, parameters=parameters)
         if self._is_killed:
             self._query.cancel()
         with self._query.run() as (columns, rows):
-            return SpooledSource(columns, rows, column_map=self.column_map, encoder=encoder)
+            return SpooledSource(columns, rows, column_map=self.column_map, encoder=converter)
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
@@ -377,13 +398,15 @@ class UpdateCustomersOperator(_CustomersOperator):
         self.on_invalid = on_invalid
         self.debug = debug
 
-    def _own_parameters(self) -> dict[str, Any]:
-        return {
-            "normalise": CustomerNormaliser(timezone=self.timezone).normalise,
-            "plain_pass": True,
-            "skip_invalid": self.on_invalid == "skip",
-            "debug": self.debug,
-        }
+    def _converter(self) -> CustomerEncoder:
+        from airflow_provider_bubblehouse.push.batches import largest_customer
+        from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
+
+        return CustomerEncoder(
+            CustomerNormaliser(timezone=self.timezone).normalise,
+            plain_pass=True,
+            largest=largest_customer(self.max_batch_bytes),
+        )
 
 
 class DeleteCustomersOperator(_CustomersOperator):
@@ -404,12 +427,13 @@ class DeleteCustomersOperator(_CustomersOperator):
             raise BubblehousePermanentError("max_customers must be at least 1.")
         self.max_customers = max_customers
 
-    def _own_parameters(self) -> dict[str, Any]:
-        return {
-            "normalise": CustomerNormaliser().normalise_deletion,
-            "plain_pass": False,
-            "max_customers": self.max_customers,
-        }
+    def _converter(self) -> CustomerEncoder:
+        from airflow_provider_bubblehouse.push.batches import largest_customer
+        from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
+
+        return CustomerEncoder(
+            CustomerNormaliser().normalise_deletion, plain_pass=False, largest=largest_customer(self.max_batch_bytes)
+        )
 
 
 def _rows(value: Any) -> Sequence[Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from airflow_provider_bubblehouse.push.encoder import CheckedChunk
 
 DEFAULT_MAX_BATCH_BYTES = 1024 * 1024  # what common proxies take without being told
 
@@ -172,3 +175,30 @@ def body_of(customers: Sequence[bytes], *, debug: bool = False) -> bytes:
     del parts[1:2]
     parts.append(_DEBUG_TAIL if debug else _TAIL)
     return b"".join(parts)  # once, for a copy of the whole takes as long as to send it
+
+
+def lane_of(identity: str, lanes: int) -> int:
+    """
+    Return the lane of all updates of a customer, the same in every process and every try.
+
+    :param identity: the customer's id, or else the email, whose case does not count.
+    :param lanes: how many lanes there are.
+    """
+    return crc32((identity.lower() if "@" in identity else identity).encode()) % lanes
+
+
+def partition(chunk: CheckedChunk, lanes: int) -> list[tuple[Sequence[int], Customers]]:
+    """
+    Return the valid rows of each lane: their numbers in the source, and the customers.
+
+    :param chunk: some rows.
+    :param lanes: how many lanes there are.
+    """
+    if lanes == 1:
+        return [(chunk.numbers, chunk.customers())]
+    parts: list[tuple[list[int], list[bytes]]] = [([], []) for _ in range(lanes)]
+    for number, customer, identity in zip(chunk.numbers, chunk.customers().lines, chunk.identities, strict=True):
+        numbers, customers = parts[lane_of(identity, lanes)]
+        numbers.append(number)
+        customers.append(customer)
+    return [(numbers, Encoded(customers)) for numbers, customers in parts]

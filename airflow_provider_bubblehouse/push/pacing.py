@@ -20,10 +20,14 @@ _MAX_RATE_LIMIT_WAIT = 60.0  # seconds; the documented limit is one per second, 
 
 
 class StoppedError(BubblehouseTransientError):
-    """The push was told to stop: what is unsent has to be pushed by the next try."""
+    """
+    The push has to stop: the next try pushes the rest.
 
-    def __init__(self) -> None:
-        super().__init__("The push was told to stop; the rest has to be pushed again.")
+    :param reason: why, as a sentence.
+    """
+
+    def __init__(self, reason: str = "The push was told to stop.") -> None:
+        super().__init__(f"{reason} The rest has to be pushed again.")
 
 
 class Pacer:

@@ -11,7 +11,17 @@ import time
 from collections import defaultdict
 
 import pytest
-from airflow.exceptions import AirflowTaskTimeout
+from pushes import (
+    Started,
+    Store,
+    failed,
+    people,
+    sent,
+    summed,
+    update,
+    wait_until,
+    write_lines,
+)
 
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
@@ -19,118 +29,13 @@ from airflow_provider_bubblehouse.exceptions import (
     BubblehouseRejectedError,
     BubblehouseTransientError,
 )
-from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
-from airflow_provider_bubblehouse.push import lanes, pacing, push
-from airflow_provider_bubblehouse.push.rejected import RejectedRows
-
-
-class Store:
-    """Keeps what Airflow's task state store would, as JSON, from one try to the next."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, str] = {}
-        self.sets = 0
-
-    def get(self, key):
-        return json.loads(self.values.get(key, "null"))
-
-    def set(self, key, value):
-        self.sets += 1
-        self.values[key] = json.dumps(value)
-
-    def delete(self, key):
-        self.values.pop(key, None)
-
-
-class FullStore(Store):
-    def set(self, key, value):
-        raise ConnectionError("no room")
-
-
-class SilentStore(Store):
-    def get(self, key):
-        raise ConnectionError("no store")
-
-
-class Breaking:
-    """A source that breaks off after its first chunk."""
-
-    def __init__(self, source, error: BaseException) -> None:
-        self._source, self._error = source, error
-        self.version, self.fingerprint, self.share_read = source.version, source.fingerprint, source.share_read
-
-    def chunks(self):
-        yield next(self._source.chunks())
-        raise self._error
+from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
+from airflow_provider_bubblehouse.push import loop, pacing, workers
 
 
 @pytest.fixture
 def store() -> Store:
     return Store()
-
-
-def update(store=None, **kwargs) -> dict:
-    operator = UpdateCustomersOperator(task_id="push", **kwargs)
-    return operator.execute({} if store is None else {"task_state_store": store})
-
-
-class Started:
-    """A push in a thread of its own, past Airflow 2's guard, which knows none but the task's."""
-
-    def __init__(self, store=None, **kwargs) -> None:
-        self._operator = UpdateCustomersOperator(task_id="push", **kwargs)
-        self._operator._push = self._operator._prepare({} if store is None else {"task_state_store": store})
-        self.summary: dict = {}
-        self.ended_at = 0.0
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with pytest.raises(BubblehouseTransientError) as caught:
-            self._operator._push.run()
-        self.summary, self.ended_at = caught.value.summary, time.monotonic()
-
-    def kill(self) -> float:
-        """Tell it to stop, wait until it has, and return how long that took."""
-        told = time.monotonic()
-        self._operator.on_kill()
-        self._thread.join(30)
-        assert not self._thread.is_alive()
-        return self.ended_at - told
-
-
-def failed(kind, store=None, **kwargs) -> dict:
-    """Push, see it fail with exactly this kind of error, and return its summary."""
-    with pytest.raises(kind) as caught:
-        update(store, **kwargs)
-    assert type(caught.value) is kind or (issubclass(type(caught.value), kind) and kind is BubblehouseTransientError)
-    summed(caught.value.summary)
-    return caught.value.summary
-
-
-def summed(summary: dict) -> dict:
-    assert summary["read"] == sum(summary[name] for name in ("invalid", "accepted", "rejected", "unsent"))
-    return summary
-
-
-def people(count: int, first: int = 1) -> list[dict]:
-    return [{"id": str(number), "first_name": f"name {number}"} for number in range(first, first + count)]
-
-
-def write_lines(path, rows) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def sent(sandbox) -> list[str]:
-    return [customer.get("id") or customer["email"] for call in sandbox.calls for customer in call.customers]
-
-
-def wait_until(condition, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 # Lanes
@@ -172,215 +77,7 @@ def test_what_no_retry_can_help_goes_before_what_one_can(sandbox, no_waits):
     failed(BubblehousePermanentError, customers=people(400), in_flight=4, batch_size=10, max_attempts=1)
 
 
-# Resume
-
-
-@pytest.mark.parametrize("in_flight", [1, 4])
-@pytest.mark.parametrize("source", ["list", "file"])
-def test_the_next_try_goes_on_after_the_rows_that_are_settled(sandbox, store, no_waits, tmp_path, in_flight, source):
-    rows = people(200)
-    given = {"customers": rows} if source == "list" else {"path": write_lines(tmp_path / "a.jsonl", rows)}
-    options = {**given, "in_flight": in_flight, "batch_size": 10, "max_attempts": 1}
-    sandbox.script(*["ok"] * 7, "503")
-    first = failed(BubblehouseTransientError, store, **options)
-    sandbox.script(*["ok"] * 3, "reset")
-    second = failed(BubblehouseTransientError, store, **options)
-    assert second["resumed_at"] == first["accepted"] > 0
-    last = summed(update(store, **options))
-    assert last["resumed_at"] == second["accepted"] > first["accepted"]
-    assert (last["read"], last["accepted"], last["unsent"]) == (200, 200, 0)
-    settled = [customer["id"] for call in sandbox.calls if call.status == 200 for customer in call.customers]
-    assert sorted(settled, key=int) == [row["id"] for row in rows]
-    assert store.values == {}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"batch_size": 20},
-        {"in_flight": 2},
-        {"timezone": "Europe/Berlin"},
-        {"column_map": {"id": "id"}},
-        {"on_invalid": "skip"},
-        {"max_batch_bytes": 2048},
-        {"customers": people(101)},
-        {"resume": False},
-    ],
-    ids=str,
-)
-def test_another_source_or_other_settings_start_over(sandbox, store, no_waits, change):
-    options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
-    sandbox.script("ok", "503")
-    failed(BubblehouseTransientError, store, **options)
-    assert update(store, **(options | change))["resumed_at"] == 0
-
-
-def test_another_shop_starts_over(sandbox, store, no_waits, monkeypatch):
-    options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
-    sandbox.script("ok", "503")
-    failed(BubblehouseTransientError, store, **options)
-    minted = {"key_id": sandbox.key_id, "shared_secret": sandbox.shared_secret}
-    elsewhere = sandbox.connection(login="another-shop", password=None, extra=minted)
-    monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", elsewhere)
-    assert failed(BubblehousePermanentError, store, **options)["resumed_at"] == 0
-
-
-def test_another_operator_starts_over(sandbox, store, no_waits):
-    options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
-    sandbox.script("ok", "503")
-    failed(BubblehouseTransientError, store, **options)
-    delete = DeleteCustomersOperator(task_id="push", max_customers=100, **options)
-    assert delete.execute({"task_state_store": store})["resumed_at"] == 0
-
-
-@pytest.mark.parametrize("how", ["touched", "grown"])
-def test_a_file_that_was_changed_between_two_tries_starts_over(sandbox, store, no_waits, tmp_path, how):
-    path = tmp_path / "a.jsonl"
-    options = {"path": write_lines(path, people(100)), "batch_size": 10, "max_attempts": 1}
-    sandbox.script("ok", "503")
-    failed(BubblehouseTransientError, store, **options)
-    if how == "touched":
-        import os
-
-        os.utime(path, (1, 1))
-    else:
-        write_lines(path, people(101))
-    assert update(store, **options)["resumed_at"] == 0
-
-
-def test_a_dry_run_leaves_the_progress_alone(sandbox, store, no_waits):
-    options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
-    sandbox.script("ok", "503")
-    failed(BubblehouseTransientError, store, **options)
-    before = dict(store.values)
-    assert update(store, dry_run=True, **options)["resumed_at"] == 0
-    assert store.values == before
-
-
-def test_progress_holds_no_row(sandbox, store, no_waits):
-    sandbox.script("ok", "503")
-    rows = [{"id": f"sentinel-{n}", "email": f"sentinel{n}@example.com"} for n in range(100)]
-    failed(BubblehouseTransientError, store, customers=rows, batch_size=10, max_attempts=1)
-    assert store.values
-    assert "sentinel" not in str(store.values)
-
-
-def test_invalid_rows_are_counted_once_over_all_tries(sandbox, store, no_waits):
-    rows = [*people(50), {"first_name": "nobody"}, *people(49, first=51)]
-    options = {"customers": rows, "batch_size": 10, "max_attempts": 1, "on_invalid": "skip"}
-    sandbox.script(*["ok"] * 7, "503")
-    failed(BubblehouseTransientError, store, **options)
-    summary = summed(update(store, **options))
-    assert (summary["read"], summary["invalid"], summary["accepted"]) == (100, 1, 99)
-
-
-def test_without_a_store_a_retry_starts_over(sandbox, no_waits):
-    options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
-    sandbox.script("ok", "503")
-    failed(BubblehouseTransientError, None, **options)
-    assert update(**options)["resumed_at"] == 0
-
-
-def test_a_store_that_takes_nothing_costs_the_progress_and_not_the_push(sandbox, caplog, monkeypatch):
-    monkeypatch.setattr(push, "_SAVE_EVERY", 0.0)
-    assert update(FullStore(), customers=people(30), batch_size=10)["accepted"] == 30
-    assert caplog.text.count("cannot be kept") == 1
-
-
-def test_where_it_is_not_known_what_was_refused_nothing_is_sent(sandbox):
-    options = {"customers": people(3)}
-    failed(BubblehouseTransientError, SilentStore(), **options)
-    assert sandbox.calls == []
-    assert update(SilentStore(), resume=False, **options)["accepted"] == 3
-
-
-@pytest.mark.parametrize("stored", ['"text"', "[1]", "{}", '{"fingerprint": "a", "progress": {"lanes": 7}}'])
-def test_progress_that_cannot_be_understood_is_not_taken_up(sandbox, store, stored):
-    store.values["bubblehouse_push"] = stored
-    assert update(store, customers=people(3))["resumed_at"] == 0
-
-
 # Rejected and invalid rows
-
-
-@pytest.mark.parametrize("status", ["400", "422"])
-@pytest.mark.parametrize("on_rejected", ["stop", "continue"])
-def test_a_rejection_never_turns_green_and_is_never_sent_again(sandbox, store, tmp_path, status, on_rejected):
-    path = tmp_path / "a.jsonl"
-    options = {"path": write_lines(path, people(50)), "batch_size": 10, "on_rejected": on_rejected}
-    sandbox.script("ok", status)
-    first = failed(BubblehouseRejectedError, store, **options)
-    left = 30 if on_rejected == "stop" else 0
-    assert (first["accepted"], first["rejected"], first["unsent"]) == (40 - left, 10, left)
-    calls = len(sandbox.calls)
-    assert calls == (2 if on_rejected == "stop" else 5)
-    again = failed(BubblehouseRejectedError, store, **options)
-    assert (again["accepted"], again["rejected"], len(sandbox.calls)) == (40 - left, 10, calls)
-    assert update(store, **options | {"resume": False})["accepted"] == 50
-    write_lines(path, people(51))
-    assert update(store, **options)["accepted"] == 51
-
-
-def test_after_stop_a_try_with_continue_sends_the_rest_and_still_fails(sandbox, store):
-    options = {"customers": people(50), "batch_size": 10}
-    sandbox.script("ok", "400")
-    failed(BubblehouseRejectedError, store, **options)
-    summary = failed(BubblehouseRejectedError, store, on_rejected="continue", **options)
-    assert (summary["accepted"], summary["rejected"], summary["unsent"]) == (40, 10, 0)
-    assert sorted(map(int, sent(sandbox))) == list(range(1, 51))
-
-
-def test_without_a_store_an_outage_after_a_rejection_is_not_retried_for_that_would_send_it_again(sandbox, no_waits):
-    sandbox.script("400", "503")
-    options = {"customers": people(50), "batch_size": 10, "max_attempts": 1, "on_rejected": "continue"}
-    summary = failed(BubblehouseRejectedError, None, **options)
-    assert (summary["rejected"], summary["unsent"]) == (10, 40)
-
-
-def test_with_a_store_an_outage_after_a_rejection_is_retried_and_then_fails(sandbox, store, no_waits):
-    sandbox.script("400", "503")
-    options = {"customers": people(50), "batch_size": 10, "max_attempts": 1, "on_rejected": "continue"}
-    failed(BubblehouseTransientError, store, **options)
-    summary = failed(BubblehouseRejectedError, store, **options)
-    assert (summary["rejected"], summary["accepted"], summary["unsent"]) == (10, 40, 0)
-    assert sent(sandbox).count("1") == 1
-
-
-@pytest.mark.parametrize("keeps", [None, FullStore()], ids=["no store", "a store that takes nothing"])
-@pytest.mark.parametrize("error", [OSError("gone"), AirflowTaskTimeout("late"), KeyboardInterrupt()], ids=repr)
-def test_nothing_that_ends_a_push_after_a_rejection_brings_a_retry_that_would_send_it_again(sandbox, keeps, error):
-    summary = failed_as_it_breaks_off(BubblehouseRejectedError, sandbox, keeps, error)
-    assert summary["rejected"] == 10
-
-
-@pytest.mark.parametrize("error", [OSError("gone"), AirflowTaskTimeout("late")], ids=repr)
-def test_what_breaks_off_goes_on_in_the_next_try_where_the_rejection_is_kept(sandbox, store, error):
-    failed_as_it_breaks_off(type(error), sandbox, store, error)
-    options = {"customers": people(1500), "batch_size": 10, "on_rejected": "continue", "on_invalid": "skip"}
-    last = failed(BubblehouseRejectedError, store, **options)
-    assert (last["rejected"], last["accepted"], last["unsent"]) == (10, 1490, 0)
-    assert sent(sandbox).count("1") == 1
-
-
-def failed_as_it_breaks_off(kind, sandbox, store, error) -> dict | None:
-    sandbox.script("400")
-    context = {} if store is None else {"task_state_store": store}
-    operator = UpdateCustomersOperator(
-        task_id="push", customers=people(1500), batch_size=10, on_rejected="continue", on_invalid="skip"
-    )
-    prepared = operator._prepare(context)
-    prepared.source = Breaking(prepared.source, error)
-    with pytest.raises(kind) as caught:
-        prepared.run()
-    return getattr(caught.value, "summary", None)
-
-
-def test_a_rejection_is_kept_at_once_for_the_process_may_be_killed_next(sandbox, store, monkeypatch):
-    monkeypatch.setattr(push, "_SAVE_EVERY", 1e6)
-    sandbox.script("400", "delay=60")
-    started = Started(store, customers=people(100), batch_size=10, on_rejected="continue")
-    wait_until(lambda: '"rejected": 10' in store.values.get("bubblehouse_push", ""))
-    started.kill()
 
 
 class TaskInstance:
@@ -448,7 +145,7 @@ def test_a_number_that_cannot_be_written_out_makes_an_invalid_row_also_where_pro
 
 def test_a_file_that_is_refused_whole_leaves_its_invalid_rows_too_whatever_they_hold(sandbox, tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"id": "1"}\nnonsense\n{"id": "J\xe4ne"}\n[1]\n')
-    with pytest.raises(BubblehousePermanentError, match="3 of 4 rows are invalid; mend them first"):
+    with pytest.raises(BubblehousePermanentError, match="3 of 4 rows are invalid; fix them first"):
         update(path=tmp_path / "a.jsonl", rejected_path=tmp_path / "out")
     assert [(line["row"], line["customer"]) for line in lines_of(tmp_path / "out")] == [
         (2, "nonsense"),
@@ -480,26 +177,6 @@ def test_a_folder_that_cannot_be_written_fails_the_task_before_the_batch_counts_
     sandbox.script("400")
     with pytest.raises(BubblehousePermanentError, match="check rejected_path"):
         update(customers=people(3), rejected_path=tmp_path / "file")
-
-
-def test_a_batch_behind_one_that_is_not_kept_does_not_count_in_its_place(sandbox, store, tmp_path, monkeypatch):
-    add_rejected = RejectedRows.add_rejected
-
-    def add_late(*args):
-        wait_until(lambda: len(sandbox.calls) == 2 and sandbox.calls[1].status == 200)
-        add_rejected(*args)
-
-    monkeypatch.setattr(RejectedRows, "add_rejected", add_late)
-    (tmp_path / "file").write_text("")
-    options = {"customers": people(20), "batch_size": 10, "on_rejected": "continue"}
-    sandbox.script("400")
-    first = failed(BubblehousePermanentError, store, rejected_path=tmp_path / "file", **options)
-    assert (first["accepted"], first["rejected"], first["unsent"]) == (0, 0, 20)
-    monkeypatch.setattr(RejectedRows, "add_rejected", add_rejected)
-    sandbox.script("400")
-    again = failed(BubblehouseRejectedError, store, rejected_path=tmp_path / "out", **options)
-    assert (again["accepted"], again["rejected"]) == (10, 10)
-    assert [line["row"] for line in lines_of(tmp_path / "out")] == list(range(1, 11))
 
 
 def test_a_store_with_errors_of_its_own_fails_the_task_without_a_retry(sandbox, tmp_path, monkeypatch):
@@ -638,8 +315,8 @@ def test_told_to_stop_while_it_validates_it_ends_before_any_call(sandbox, tmp_pa
 
 
 def test_a_call_that_is_cut_off_at_the_end_is_counted(sandbox, monkeypatch):
-    monkeypatch.setattr(push, "_STOP_GRACE", 0.1)
-    monkeypatch.setattr(lanes, "_LAST_WORDS", 30.0)  # so that how long a thread takes to end does not count
+    monkeypatch.setattr(loop, "_STOP_GRACE", 0.1)
+    monkeypatch.setattr(workers, "_JOIN_TIMEOUT", 30.0)  # so that how long a thread takes to end does not count
     sandbox.script("delay=60")
     started = Started(customers=people(3))
     wait_until(lambda: sandbox.calls)
@@ -675,7 +352,7 @@ def test_a_name_look_up_that_hangs_does_not_keep_the_push_from_ending(sandbox, m
 
 
 def test_progress_is_logged_while_it_runs_and_a_summary_at_the_end(sandbox, caplog, monkeypatch, tmp_path):
-    monkeypatch.setattr(push, "_LOG_EVERY", 0.0)
+    monkeypatch.setattr(loop, "_LOG_EVERY", 0.0)
     path = write_lines(tmp_path / "a.jsonl", people(3000))
     with caplog.at_level("INFO"):
         update(path=path, batch_size=100)
@@ -755,13 +432,13 @@ def test_under_chaos_the_api_ends_with_exactly_the_input(sandbox, store, no_wait
 
 
 def test_the_order_of_lanes_is_the_same_in_every_process():
-    from airflow_provider_bubblehouse.push.lanes import lane_of
+    from airflow_provider_bubblehouse.push.batches import lane_of
 
     assert [lane_of(identity, 8) for identity in ("1", "2", "ada@example.com", "ADA@example.com")] == [7, 5, 0, 0]
 
 
 def test_batches_are_dealt_evenly():
-    from airflow_provider_bubblehouse.push.lanes import lane_of
+    from airflow_provider_bubblehouse.push.batches import lane_of
 
     dealt = [lane_of(str(number), 8) for number in range(80_000)]
     counts = [len(list(group)) for _, group in itertools.groupby(sorted(dealt))]

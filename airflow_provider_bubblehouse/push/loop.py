@@ -1,0 +1,249 @@
+"""
+Sends batches through the workers, and records what became of each one.
+
+Everything here runs in the push's own thread. A signal may interrupt it anywhere with an exception, for example at the
+task's ``execution_timeout``: an event stays in its queue until it is handled, and handling it twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from airflow_provider_bubblehouse.errors import (
+    BubblehouseError,
+    BubblehouseTransientError,
+    PermanentError,
+    RejectedError,
+)
+from airflow_provider_bubblehouse.push.pacing import StoppedError
+from airflow_provider_bubblehouse.push.progress import RejectedBatch, State
+from airflow_provider_bubblehouse.push.saver import Saver
+from airflow_provider_bubblehouse.push.workers import CallMade, Completed, Events, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow_provider_bubblehouse.push.batches import Batch
+    from airflow_provider_bubblehouse.push.progress import Checkpoint
+    from airflow_provider_bubblehouse.push.rejected import RejectedRows
+    from airflow_provider_bubblehouse.push.report import Report
+    from airflow_provider_bubblehouse.push.workers import Event, Workers
+
+log = logging.getLogger(__name__)
+
+_TICK = 1.0  # seconds between two saves; a killed process sends again what it completed since the last one
+_LOG_EVERY = 10.0  # seconds
+_STOP_GRACE = 2.0  # seconds for calls under way; Airflow kills a task that is marked failed 5 s after it says so
+_SAVE_TIMEOUT = 30.0  # seconds; Airflow's own client gives up after 15 to 20
+_LAST_SAVE_TIMEOUT = 2.0  # seconds, if the push has to stop
+
+SUPERVISOR_LOST = (
+    "The process that supervises this task has ended, so its retry may be running already. The push has stopped."
+)
+
+
+class Loop:
+    """
+    The main loop of one push.
+
+    :param report: counts the calls and batches.
+    :param rejected_rows: writes rejected rows to a folder, None to write them nowhere.
+    :param continue_after_rejection: whether to send the rest after the API rejects a batch.
+    :param is_orphan: returns whether the process that supervises this one has ended.
+    :param share_read: returns the share of the source that is read, None if not known.
+    """
+
+    def __init__(
+        self,
+        *,
+        report: Report,
+        rejected_rows: RejectedRows | None,
+        continue_after_rejection: bool,
+        is_orphan: Callable[[], bool],
+        share_read: Callable[[], float | None],
+    ) -> None:
+        self._report = report
+        self._rejected_rows = rejected_rows
+        self._continue_after_rejection = continue_after_rejection
+        self._is_orphan = is_orphan
+        self._share_read = share_read
+        self.events = Events()
+        self._workers: Workers | None = None
+        self._checkpoint: Checkpoint | None = None
+        self._saver: Saver | None = None
+        self._saved: State | None = None  # the newest state that is known to be stored
+        self._is_stopping = False
+        self._ticked_at = self._logged_at = time.monotonic()
+
+    def start_saving(self, checkpoint: Checkpoint) -> None:
+        """Save the state from now on, about once a second and at each rejection."""
+        self._checkpoint = checkpoint
+        self._saved = self._report.summary.state
+        self._saver = Saver(checkpoint.store, on_broken_pipe=lambda: self.events.put(Stop(SUPERVISOR_LOST)))
+
+    @property
+    def is_rejection_saved(self) -> bool:
+        """Whether the store has all that the API has rejected; also if it has rejected nothing."""
+        rejection = self._report.summary.state.rejection
+        saved = None if self._saved is None else self._saved.rejection
+        return rejection is None or (saved is not None and saved.rows == rejection.rows)
+
+    @property
+    def _is_saved(self) -> bool:
+        return self._report.summary.state is self._saved
+
+    def send_all(self, batches: Iterator[tuple[int, Batch]], workers: Workers) -> None:
+        """
+        Send batches, and return when all are completed.
+
+        :param batches: the batches, each with its lane.
+        :param workers: send them; closed at the end.
+        :raises BubblehouseError: if the push cannot continue.
+        """
+        self._workers = workers
+        try:
+            for lane, batch in batches:
+                while not workers.has_room(lane):
+                    self.process_events(_TICK)
+                workers.send(lane, batch)
+            while workers.busy:
+                self.process_events(_TICK)
+        except BaseException as error:  # noqa: BLE001  whatever ends the push, calls under way are counted
+            raise self._wind_down(error, workers) from error.__cause__
+        finally:
+            workers.close()
+            while self.events.first() is not None:  # whatever ended with the workers counts, too
+                with suppress(BubblehouseError):  # the push has its error already
+                    self._process_first()
+
+    def process_events(self, seconds: float = 0.0) -> None:
+        """
+        Handle what the workers report, waiting up to some seconds for it, and save the state.
+
+        :param seconds: how long to wait for the first event.
+        :raises BubblehouseError: if a worker reports that the push cannot continue, or the push has to stop.
+        """
+        if seconds:
+            self.events.wait(seconds)
+        while self.events.first() is not None:
+            self._process_first()
+        now = time.monotonic()
+        if now - self._ticked_at >= _TICK:
+            self._ticked_at = now
+            if self._is_orphan():
+                raise StoppedError(SUPERVISOR_LOST)
+            self._save_soon()
+        if now - self._logged_at >= _LOG_EVERY:
+            self._logged_at = now
+            self._report.log_progress(self._share_read())
+
+    def _process_first(self) -> None:
+        event = self.events.first()
+        error: Exception | None = None
+        try:
+            error = None if event is None else self._handle(event)
+        except Exception as fault:  # noqa: BLE001  an event that cannot be handled must not come again
+            error = fault
+        self.events.remove_first()
+        if error is not None:
+            raise error
+
+    def _handle(self, event: Event) -> Exception | None:
+        """Handle an event, and return the error that the push has to end with, None if it goes on."""
+        if isinstance(event, CallMade):
+            self._report.add_call(again=event.again)
+            return None
+        if isinstance(event, Stop):
+            return StoppedError(event.reason)
+        if self._workers is not None:
+            self._workers.note_completed(event)
+        if event.error is None or isinstance(event.error, RejectedError):
+            return self._complete(event, event.error)
+        # Another batch's error came first, and is what the push ends with.
+        return None if isinstance(event.error, StoppedError) else event.error
+
+    def _complete(self, event: Completed, error: RejectedError | None) -> Exception | None:
+        summary, batch = self._report.summary, event.batch
+        if batch.numbers[-1] > summary.state.lanes[event.lane].row:  # an interrupted handling may have come this far
+            summary.state = summary.state.after(
+                event.lane, batch, error, will_be_written=self._rejected_rows is not None
+            )
+            self._report.add_batch(batch, error)
+        if error is None:
+            return None
+        self._save_now(_SAVE_TIMEOUT)
+        self._write_rejected(event, error)
+        return None if self._continue_after_rejection else error
+
+    def _write_rejected(self, event: Completed, error: RejectedError) -> None:
+        state, batch = self._report.summary.state, event.batch
+        if self._rejected_rows is None or (self._is_stopping and self.is_rejection_saved):  # a later try writes them
+            return
+        unwritten = RejectedBatch(event.lane, len(state.lanes), batch.numbers[0], batch.numbers[-1])
+        if state.rejection is not None and unwritten in state.rejection.unwritten:
+            self._rejected_rows.add_rejected(batch, error)
+            self._report.summary.state = self._report.summary.state.after_writing(unwritten)
+
+    def _wind_down(self, error: BaseException, workers: Workers) -> BaseException:
+        """
+        Wait for the calls that are under way, and return the error that the push ends with.
+
+        Permanent errors take precedence: several lanes may fail at once.
+        """
+        self._is_stopping = isinstance(error, StoppedError) or not isinstance(error, BubblehouseError)
+        workers.stop()
+        deadline = time.monotonic() + _STOP_GRACE if self._is_stopping else None
+        while workers.busy:
+            wait = _TICK if deadline is None else deadline - time.monotonic()
+            if wait <= 0:
+                break
+            try:
+                self.process_events(wait)
+            except StoppedError:
+                self._is_stopping = True
+                deadline = deadline or time.monotonic() + _STOP_GRACE
+            except PermanentError as permanent:
+                error = permanent if isinstance(error, BubblehouseTransientError) else error
+            except Exception as further:  # noqa: BLE001  the first one is raised
+                log.warning("A further call failed: %s", further)
+        return error
+
+    def _encoded(self) -> dict[str, object] | None:
+        """Return the state to store, None if there is nothing new or nothing to store it in."""
+        summary = self._report.summary
+        if self._checkpoint is None or self._is_saved:
+            return None
+        return self._checkpoint.encode(summary.state, read=summary.read, invalid=summary.invalid)
+
+    def _save_soon(self) -> None:
+        if self._saver is not None and (value := self._encoded()) is not None:
+            self._saver.save(value)
+
+    def _save_now(self, timeout: float, *, even_if_failing: bool = False) -> None:
+        state = self._report.summary.state
+        if self._saver is None or (value := self._encoded()) is None:
+            return
+        if self._saver.save_now(value, timeout=timeout, even_if_failing=even_if_failing):
+            self._saved = state
+
+    def save_at_end(self, *, trust: bool = True) -> None:
+        """
+        Save the state of a push that fails, even if the store failed a moment ago.
+
+        :param trust: whether the progress of the lanes is right; otherwise a retry starts over.
+        """
+        if self._is_orphan():  # the retry may have saved its own progress by now
+            return
+        summary, timeout = self._report.summary, _LAST_SAVE_TIMEOUT if self._is_stopping else _SAVE_TIMEOUT
+        if trust:
+            self._save_now(timeout, even_if_failing=True)
+        elif self._saver is not None and self._checkpoint is not None:
+            value = self._checkpoint.encode(State(rejection=summary.state.rejection), read=0, invalid=0)
+            self._saver.save_now(value, timeout=timeout, even_if_failing=True)
+
+    def stop_saving(self) -> bool:
+        """End the saver, and return whether it has ended, so that no save can follow."""
+        return self._saver is None or self._saver.close(timeout=_LAST_SAVE_TIMEOUT)

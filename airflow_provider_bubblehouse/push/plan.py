@@ -1,0 +1,47 @@
+"""The parameters of a push, as the operators give them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """
+    How a push reads, sends and fails.
+
+    :param batch_size: the maximum number of customers in a call.
+    :param max_batch_bytes: the maximum number of bytes in the body of a call.
+    :param in_flight: how many calls are under way at once, each in a lane of its own.
+    :param max_attempts: how often a call that fails transiently is made at most.
+    :param max_attempt_seconds: give up if the next wait would end more than this many seconds after the first attempt.
+    :param rate_limit_wait: how many seconds in total the push may wait for a rate limit.
+    :param max_calls_per_second: how many calls begin in a second at most; None for no limit.
+    :param skip_invalid: send the valid rows of a source that has invalid ones; otherwise refuse the whole source.
+    :param continue_after_rejection: send the rest after the API rejects a batch, and fail at the end.
+    :param max_customers: refuse a source with more rows; None for no limit. Not together with ``skip_invalid``.
+    :param debug: ask the API for ``debug``; a source of more than one batch is then refused.
+    """
+
+    batch_size: int
+    max_batch_bytes: int
+    in_flight: int = 1
+    max_attempts: int
+    max_attempt_seconds: float
+    rate_limit_wait: float = 0.0
+    max_calls_per_second: float | None = None
+    skip_invalid: bool = False
+    continue_after_rejection: bool = False
+    max_customers: int | None = None
+    debug: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Return the parameters that decide which rows are sent, and in which batch and lane."""
+        return {
+            "batch_size": self.batch_size,
+            "max_batch_bytes": self.max_batch_bytes,
+            "in_flight": self.in_flight,
+            "skip_invalid": self.skip_invalid,
+            "max_customers": self.max_customers,
+        }

@@ -1,0 +1,220 @@
+"""Reads a source: validates it, skips what earlier tries have completed, and cuts the rest into batches."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from itertools import islice, zip_longest
+from typing import TYPE_CHECKING, Protocol
+
+from airflow_provider_bubblehouse.errors import BubblehouseTransientError, PermanentError
+from airflow_provider_bubblehouse.push.batches import Batch, Batcher, body_of, lane_of, partition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from airflow_provider_bubblehouse.push.chunks import Chunk
+    from airflow_provider_bubblehouse.push.encoder import CheckedChunk, InvalidRow
+    from airflow_provider_bubblehouse.push.plan import Plan
+    from airflow_provider_bubblehouse.push.progress import LaneProgress, RejectedBatch
+    from airflow_provider_bubblehouse.push.report import Report
+    from airflow_provider_bubblehouse.sources.source import Source
+
+
+class Converter(Protocol):
+    """Validates rows and converts them to customers."""
+
+    def check(self, chunk: Chunk, first_number: int) -> CheckedChunk:
+        """
+        Convert the rows of a chunk.
+
+        :param chunk: the rows.
+        :param first_number: the number of the first one in the source.
+        """
+
+
+class ResumeMismatchError(BubblehouseTransientError):
+    """The rows that earlier tries have completed are not the ones that were skipped."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The rows before the stored progress are not the ones that earlier tries have completed. The progress was "
+            "deleted; a retry starts over."
+        )
+
+
+class Reader:
+    """
+    Reads a source, as often as the push needs it.
+
+    :param source: where the rows come from.
+    :param converter: validates rows and converts them.
+    :param plan: the limits of batches and of the source.
+    :param report: counts the rows.
+    :param on_invalid: called with invalid rows, as they are found.
+    :param tick: called after each chunk; what it raises ends the reading.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        converter: Converter,
+        plan: Plan,
+        report: Report,
+        on_invalid: Callable[[Sequence[InvalidRow]], None],
+        tick: Callable[[], None],
+    ) -> None:
+        self._source = source
+        self._converter = converter
+        self._plan = plan
+        self._report = report
+        self._on_invalid = on_invalid
+        self._tick = tick
+
+    def validate(self) -> None:
+        """
+        Read the whole source before anything is sent.
+
+        :raises PermanentError: if the source has an invalid row, or more rows than allowed.
+        """
+        summary, limit = self._report.summary, self._plan.max_customers
+        for _ in self._chunks(self._on_invalid):
+            if limit is not None and summary.read > limit:
+                raise PermanentError(
+                    f"The source has more than the {limit} rows that max_customers allows; nothing was sent. Check the "
+                    "source before you raise max_customers."
+                )
+        invalid = self._report.invalid_rows
+        if invalid.count:
+            verb, them = ("row is", "it") if invalid.count == 1 else ("rows are", "them")
+            raise PermanentError(
+                f"Nothing was sent: {invalid.count} of {summary.read} {verb} invalid; fix {them} first. {invalid}."
+            )
+
+    def batches(self, completed: Sequence[LaneProgress]) -> Iterator[tuple[int, Batch]]:
+        """
+        Yield the batches to send, each with its lane.
+
+        :param completed: what earlier tries have completed in each lane; those rows are skipped.
+        :raises ResumeMismatchError: if the skipped rows are not as many as earlier tries have completed.
+        :raises PermanentError: if the source was changed since it was validated, or has more than one batch with
+            ``debug``.
+        """
+        batches = self._batches(completed)
+        return _only_one(batches) if self._plan.debug else batches
+
+    def _batches(self, completed: Sequence[LaneProgress]) -> Iterator[tuple[int, Batch]]:
+        plan, summary = self._plan, self._report.summary
+        validated = None if plan.skip_invalid else summary.read
+        skipped = [_Skipped(progress) for progress in completed]
+        batchers = [
+            Batcher(batch_size=plan.batch_size, max_batch_bytes=plan.max_batch_bytes, debug=plan.debug)
+            for _ in completed
+        ]
+        yield from self._full_batches(skipped, batchers)
+        if validated is not None and summary.read != validated:
+            raise source_changed_error()
+        for lane in skipped:
+            lane.check()
+        for lane_number, batcher in enumerate(batchers):
+            for batch in batcher.rest():
+                yield lane_number, batch
+
+    def _full_batches(self, skipped: Sequence[_Skipped], batchers: Sequence[Batcher]) -> Iterator[tuple[int, Batch]]:
+        for chunk in self._chunks(self._on_invalid if self._plan.skip_invalid else _refuse_change):
+            full: list[list[Batch]] = []
+            for lane, (numbers, customers) in enumerate(partition(chunk, len(batchers))):
+                start = skipped[lane].skip(numbers)
+                full.append(list(batchers[lane].add(numbers[start:], customers[start:])))
+            for turn in zip_longest(*full):  # in turns, so that no lane waits for another one's batches
+                yield from ((lane, batch) for lane, batch in enumerate(turn) if batch is not None)
+
+    def read_again(self, batch: RejectedBatch) -> Batch | None:
+        """
+        Read a rejected batch again.
+
+        :param batch: where its rows are, as an earlier try has stored it.
+        :return: the batch; None if none of its rows is valid any more.
+        """
+        numbers: list[int] = []
+        customers: list[bytes] = []
+        for chunk in self._chunks(_ignore):
+            lines = chunk.customers().lines
+            for number, line, identity in zip(chunk.numbers, lines, chunk.identities, strict=True):
+                if batch.first <= number <= batch.last and lane_of(identity, batch.lanes) == batch.lane:
+                    numbers.append(number)
+                    customers.append(line)
+            if chunk.numbers and chunk.numbers[-1] >= batch.last:
+                break
+        return Batch(numbers, body_of(customers)) if numbers else None
+
+    def _chunks(self, on_invalid: Callable[[Sequence[InvalidRow]], None]) -> Iterator[CheckedChunk]:
+        """Read the source once, and yield its rows converted."""
+        summary, places = self._report.summary, self._report.places
+        places.clear()
+        read = invalid = 0
+        rows_by_file: Counter[str] = Counter()
+        for chunk in self._source.chunks():
+            places.begin(chunk.file, read + 1)
+            checked = self._converter.check(chunk, read + 1)
+            read += checked.count
+            rows_by_file[chunk.file] += checked.count
+            invalid += len(checked.invalid)
+            # A second pass counts less than the first until it is beyond it.
+            summary.read, summary.invalid = max(summary.read, read), max(summary.invalid, invalid)
+            if checked.invalid:
+                on_invalid(checked.invalid)
+            yield checked
+            self._tick()
+        if read < summary.read:
+            raise source_changed_error()
+        self._report.rows_by_file = rows_by_file
+
+
+class _Skipped:
+    """Counts the rows of one lane that earlier tries have completed."""
+
+    def __init__(self, progress: LaneProgress) -> None:
+        self._last_row = progress.row
+        self._left = progress.completed
+
+    def skip(self, numbers: Sequence[int]) -> int:
+        """Return how many of these rows are completed; the others follow them."""
+        count = bisect_right(numbers, self._last_row)
+        self._left -= count
+        if count < len(numbers):
+            self.check()
+        return count
+
+    def check(self) -> None:
+        """Raise if the skipped rows are not as many as earlier tries have completed."""
+        if self._left:
+            raise ResumeMismatchError
+
+
+def _only_one(batches: Iterator[tuple[int, Batch]]) -> Iterator[tuple[int, Batch]]:
+    first_two = list(islice(batches, 2))
+    if len(first_two) > 1:
+        raise PermanentError(
+            "The source has more than one batch, which debug does not allow; nothing was sent. "
+            "Leave debug out, or push a small sample with it."
+        )
+    return iter(first_two)
+
+
+def source_changed_error() -> PermanentError:
+    """Return what to raise if the source has changed during the push."""
+    return PermanentError(
+        "The source was changed while being read. What was sent may be sent again; run the task again when the "
+        "source no longer changes."
+    )
+
+
+def _refuse_change(_rows: Sequence[InvalidRow]) -> None:
+    """Refuse a row that the first pass found valid and the second one does not."""
+    raise source_changed_error()
+
+
+def _ignore(_rows: Sequence[InvalidRow]) -> None:
+    """Ignore invalid rows: an earlier try has reported them."""

@@ -1,0 +1,116 @@
+"""Stores the state of a push in a thread of its own, so that a slow or failing store never delays a call."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_bubblehouse.push.progress import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_bubblehouse.push.progress import StateStore
+
+log = logging.getLogger(__name__)
+
+_FIRST_WAIT, _MAX_WAIT = 1.0, 60.0  # seconds before a failing store is tried again; doubled after each failure
+# The store is a pipe to the task's supervisor: these errors mean that the supervisor is gone.
+_BROKEN_PIPE = (BrokenPipeError, ConnectionResetError, EOFError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Store a value, now if ``at_once``, and answer whether it is stored."""
+
+    value: Any
+    at_once: bool = False
+    answer: SimpleQueue[bool] | None = None
+
+
+class Saver:
+    """
+    Saves the newest value that it was given.
+
+    :param store: stores it.
+    :param on_broken_pipe: called from the saver's thread if the store is a pipe that is broken.
+    """
+
+    def __init__(self, store: StateStore, *, on_broken_pipe: Callable[[], None]) -> None:
+        self._store = store
+        self._on_broken_pipe = on_broken_pipe
+        self._requests: SimpleQueue[_Request | None] = SimpleQueue()  # a signal handler may interrupt put() and get()
+        # A daemon: a store that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._work, name="bubblehouse-saver", daemon=True)
+        self._thread.start()
+
+    def save(self, value: Any) -> None:
+        """Save a value soon; a failing store is tried again after 1, 2, 4 … 60 seconds."""
+        self._requests.put(_Request(value))
+
+    def save_now(self, value: Any, *, timeout: float, even_if_failing: bool = False) -> bool:
+        """
+        Save a value, and return whether the store has it.
+
+        :param value: the value.
+        :param timeout: how many seconds to wait at most.
+        :param even_if_failing: try again at once even if the store failed a moment ago.
+        """
+        answer: SimpleQueue[bool] = SimpleQueue()
+        self._requests.put(_Request(value, at_once=even_if_failing, answer=answer))
+        try:
+            return answer.get(timeout=timeout)
+        except Empty:
+            return False
+
+    def close(self, *, timeout: float) -> bool:
+        """End the thread, and return whether it has ended."""
+        self._requests.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        value: Any = None  # what is not stored yet
+        due, failures = 0.0, 0
+        while True:
+            requests = self._next(None if value is None else max(0.0, due - time.monotonic()))
+            if None in requests:
+                return
+            newest = [request for request in requests if request is not None]
+            if newest:
+                value = newest[-1].value
+            if value is not None and (time.monotonic() >= due or any(request.at_once for request in newest)):
+                if self._save(value, has_failed=failures > 0):
+                    value, due, failures = None, 0.0, 0
+                else:
+                    due = time.monotonic() + min(_FIRST_WAIT * 2**failures, _MAX_WAIT)
+                    failures += 1
+            for request in newest:
+                if request.answer is not None:
+                    request.answer.put(value is None)
+
+    def _next(self, timeout: float | None) -> list[_Request | None]:
+        """Wait for requests, and return all that there are; none after the timeout."""
+        requests: list[_Request | None] = []
+        try:
+            requests.append(self._requests.get(timeout=timeout))
+            while True:
+                requests.append(self._requests.get_nowait())
+        except Empty:
+            return requests
+
+    def _save(self, value: Any, *, has_failed: bool) -> bool:
+        try:
+            self._store.set(KEY, value)
+        except _BROKEN_PIPE:
+            self._on_broken_pipe()
+            return False
+        except Exception:
+            if not has_failed:  # one warning is enough for an outage
+                log.warning("The progress cannot be saved; a retry may send completed rows again.", exc_info=True)
+            return False
+        return True

@@ -1,0 +1,643 @@
+"""The next try of a push continues after the rows that are completed, and a rejection never turns green."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+
+import pytest
+from pushes import (
+    Breaking,
+    FullStore,
+    SilentStore,
+    Started,
+    Store,
+    failed,
+    people,
+    sent,
+    summed,
+    update,
+    wait_until,
+    write_lines,
+)
+
+from airflow_provider_bubblehouse.airflow_compat import AirflowTaskTimeout
+from airflow_provider_bubblehouse.exceptions import (
+    BubblehousePermanentError,
+    BubblehouseRejectedError,
+    BubblehouseTransientError,
+)
+from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
+from airflow_provider_bubblehouse.push import loop, saver
+from airflow_provider_bubblehouse.push.rejected import RejectedRows
+
+RULES = "airflow_provider_bubblehouse.api.customers"
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+# Resume
+
+
+@pytest.mark.parametrize("in_flight", [1, 4])
+@pytest.mark.parametrize("source", ["list", "file"])
+def test_the_next_try_goes_on_after_the_rows_that_are_settled(sandbox, store, no_waits, tmp_path, in_flight, source):
+    rows = people(200)
+    given = {"customers": rows} if source == "list" else {"path": write_lines(tmp_path / "a.jsonl", rows)}
+    options = {**given, "in_flight": in_flight, "batch_size": 10, "max_attempts": 1}
+    sandbox.script(*["ok"] * 7, "503")
+    first = failed(BubblehouseTransientError, store, **options)
+    sandbox.script(*["ok"] * 3, "reset")
+    second = failed(BubblehouseTransientError, store, **options)
+    assert second["resumed_at"] == first["accepted"] > 0
+    last = summed(update(store, **options))
+    assert last["resumed_at"] == second["accepted"] > first["accepted"]
+    assert (last["read"], last["accepted"], last["unsent"]) == (200, 200, 0)
+    settled = [customer["id"] for call in sandbox.calls if call.status == 200 for customer in call.customers]
+    assert sorted(settled, key=int) == [row["id"] for row in rows]
+    assert store.values == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch_size": 20},
+        {"in_flight": 2},
+        {"timezone": "Europe/Berlin"},
+        {"column_map": {"id": "id"}},
+        {"on_invalid": "skip"},
+        {"max_batch_bytes": 2048},
+        {"customers": people(101)},
+        {"resume": False},
+    ],
+    ids=str,
+)
+def test_another_source_or_other_settings_start_over(sandbox, store, no_waits, change):
+    options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    assert update(store, **(options | change))["resumed_at"] == 0
+
+
+def test_another_shop_starts_over(sandbox, store, no_waits, monkeypatch):
+    options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    minted = {"key_id": sandbox.key_id, "shared_secret": sandbox.shared_secret}
+    elsewhere = sandbox.connection(login="another-shop", password=None, extra=minted)
+    monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", elsewhere)
+    assert failed(BubblehousePermanentError, store, **options)["resumed_at"] == 0
+
+
+def test_another_operator_starts_over(sandbox, store, no_waits):
+    options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    delete = DeleteCustomersOperator(task_id="push", max_customers=100, **options)
+    assert delete.execute({"task_state_store": store})["resumed_at"] == 0
+
+
+@pytest.mark.parametrize("how", ["touched", "grown"])
+def test_a_file_that_was_changed_between_two_tries_starts_over(sandbox, store, no_waits, tmp_path, how):
+    path = tmp_path / "a.jsonl"
+    options = {"path": write_lines(path, people(100)), "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    if how == "touched":
+        import os
+
+        os.utime(path, (1, 1))
+    else:
+        write_lines(path, people(101))
+    assert update(store, **options)["resumed_at"] == 0
+
+
+def test_a_dry_run_leaves_the_progress_alone(sandbox, store, no_waits):
+    options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    before = dict(store.values)
+    assert update(store, dry_run=True, **options)["resumed_at"] == 0
+    assert store.values == before
+
+
+def test_progress_holds_no_row(sandbox, store, no_waits):
+    sandbox.script("ok", "503")
+    rows = [{"id": f"sentinel-{n}", "email": f"sentinel{n}@example.com"} for n in range(100)]
+    failed(BubblehouseTransientError, store, customers=rows, batch_size=10, max_attempts=1)
+    assert store.values
+    assert "sentinel" not in str(store.values)
+
+
+def test_invalid_rows_are_counted_once_over_all_tries(sandbox, store, no_waits):
+    rows = [*people(50), {"first_name": "nobody"}, *people(49, first=51)]
+    options = {"customers": rows, "batch_size": 10, "max_attempts": 1, "on_invalid": "skip"}
+    sandbox.script(*["ok"] * 7, "503")
+    failed(BubblehouseTransientError, store, **options)
+    summary = summed(update(store, **options))
+    assert (summary["read"], summary["invalid"], summary["accepted"]) == (100, 1, 99)
+
+
+def test_without_a_store_a_retry_starts_over(sandbox, no_waits):
+    options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, None, **options)
+    assert update(**options)["resumed_at"] == 0
+
+
+def test_a_store_that_takes_nothing_costs_the_progress_and_not_the_push(sandbox, caplog, monkeypatch):
+    monkeypatch.setattr(loop, "_TICK", 0.0)
+    assert update(FullStore(), customers=people(30), batch_size=10)["accepted"] == 30
+    assert caplog.text.count("cannot be saved") == 1
+
+
+def test_where_it_is_not_known_what_was_refused_nothing_is_sent(sandbox):
+    options = {"customers": people(3)}
+    failed(BubblehouseTransientError, SilentStore(), **options)
+    assert sandbox.calls == []
+    assert update(SilentStore(), resume=False, **options)["accepted"] == 3
+
+
+@pytest.mark.parametrize("stored", ['"text"', "[1]", "{}", '{"fingerprint": "a", "progress": {"lanes": 7}}'])
+def test_progress_that_cannot_be_understood_is_not_taken_up(sandbox, store, stored):
+    store.values["bubblehouse_push"] = stored
+    assert update(store, customers=people(3))["resumed_at"] == 0
+
+
+# Rejections
+
+
+@pytest.mark.parametrize("status", ["400", "422"])
+@pytest.mark.parametrize("on_rejected", ["stop", "continue"])
+def test_a_rejection_never_turns_green_and_is_never_sent_again(sandbox, store, tmp_path, status, on_rejected):
+    path = tmp_path / "a.jsonl"
+    options = {"path": write_lines(path, people(50)), "batch_size": 10, "on_rejected": on_rejected}
+    sandbox.script("ok", status)
+    first = failed(BubblehouseRejectedError, store, **options)
+    left = 30 if on_rejected == "stop" else 0
+    assert (first["accepted"], first["rejected"], first["unsent"]) == (40 - left, 10, left)
+    calls = len(sandbox.calls)
+    assert calls == (2 if on_rejected == "stop" else 5)
+    again = failed(BubblehouseRejectedError, store, **options)
+    assert (again["accepted"], again["rejected"], len(sandbox.calls)) == (40 - left, 10, calls)
+    assert update(store, **options | {"resume": False})["accepted"] == 50
+    write_lines(path, people(51))
+    assert update(store, **options)["accepted"] == 51
+
+
+def test_after_stop_a_try_with_continue_sends_the_rest_and_still_fails(sandbox, store):
+    options = {"customers": people(50), "batch_size": 10}
+    sandbox.script("ok", "400")
+    failed(BubblehouseRejectedError, store, **options)
+    summary = failed(BubblehouseRejectedError, store, on_rejected="continue", **options)
+    assert (summary["accepted"], summary["rejected"], summary["unsent"]) == (40, 10, 0)
+    assert sorted(map(int, sent(sandbox))) == list(range(1, 51))
+
+
+def test_without_a_store_an_outage_after_a_rejection_is_not_retried_for_that_would_send_it_again(sandbox, no_waits):
+    sandbox.script("400", "503")
+    options = {"customers": people(50), "batch_size": 10, "max_attempts": 1, "on_rejected": "continue"}
+    summary = failed(BubblehouseRejectedError, None, **options)
+    assert (summary["rejected"], summary["unsent"]) == (10, 40)
+
+
+def test_with_a_store_an_outage_after_a_rejection_is_retried_and_then_fails(sandbox, store, no_waits):
+    sandbox.script("400", "503")
+    options = {"customers": people(50), "batch_size": 10, "max_attempts": 1, "on_rejected": "continue"}
+    failed(BubblehouseTransientError, store, **options)
+    summary = failed(BubblehouseRejectedError, store, **options)
+    assert (summary["rejected"], summary["accepted"], summary["unsent"]) == (10, 40, 0)
+    assert sent(sandbox).count("1") == 1
+
+
+@pytest.mark.parametrize("keeps", [None, FullStore()], ids=["no store", "a store that takes nothing"])
+@pytest.mark.parametrize("error", [OSError("gone"), AirflowTaskTimeout("late"), KeyboardInterrupt()], ids=repr)
+def test_nothing_that_ends_a_push_after_a_rejection_brings_a_retry_that_would_send_it_again(sandbox, keeps, error):
+    summary = failed_as_it_breaks_off(BubblehouseRejectedError, sandbox, keeps, error)
+    assert summary["rejected"] == 10
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), AirflowTaskTimeout("late")], ids=repr)
+def test_what_breaks_off_goes_on_in_the_next_try_where_the_rejection_is_kept(sandbox, store, error):
+    failed_as_it_breaks_off(type(error), sandbox, store, error)
+    options = {"customers": people(1500), "batch_size": 10, "on_rejected": "continue", "on_invalid": "skip"}
+    last = failed(BubblehouseRejectedError, store, **options)
+    assert (last["rejected"], last["accepted"], last["unsent"]) == (10, 1490, 0)
+    assert sent(sandbox).count("1") == 1
+
+
+def failed_as_it_breaks_off(kind, sandbox, store, error) -> dict | None:
+    sandbox.script("400")
+    context = {} if store is None else {"task_state_store": store}
+    operator = UpdateCustomersOperator(
+        task_id="push", customers=people(1500), batch_size=10, on_rejected="continue", on_invalid="skip"
+    )
+    prepared = operator._prepare(context)
+    prepared.source = Breaking(prepared.source, error)
+    with pytest.raises(kind) as caught:
+        prepared.run()
+    return getattr(caught.value, "summary", None)
+
+
+def test_a_rejection_is_kept_at_once_for_the_process_may_be_killed_next(sandbox, store, monkeypatch):
+    monkeypatch.setattr(loop, "_TICK", 1e6)
+    sandbox.script("400", "delay=60")
+    started = Started(store, customers=people(100), batch_size=10, on_rejected="continue")
+    wait_until(lambda: '"rejected": 10' in store.values.get("bubblehouse_push", ""))
+    started.kill()
+
+
+@pytest.mark.parametrize("after", [{}, {"batch_size": 20}, {"in_flight": 2}, {"on_invalid": "skip"}], ids=str)
+@pytest.mark.parametrize("on_rejected", ["stop", "continue"])
+def test_a_rejection_outlives_changed_settings_and_is_not_sent_again(sandbox, store, after, on_rejected):
+    options = {"customers": people(50), "batch_size": 10, "on_rejected": on_rejected}
+    sandbox.script("ok", "400")
+    failed(BubblehouseRejectedError, store, **options)
+    calls = len(sandbox.calls)
+    failed(BubblehouseRejectedError, store, **options | after)
+    assert len(sandbox.calls) == calls
+
+
+def test_a_rejection_outlives_an_upgrade_with_other_rules(sandbox, store, monkeypatch):
+    options = {"customers": people(50), "batch_size": 10, "on_rejected": "continue"}
+    sandbox.script("ok", "400")
+    failed(BubblehouseRejectedError, store, **options)
+    calls = len(sandbox.calls)
+    monkeypatch.setattr(f"{RULES}.RULES_VERSION", 99)
+    failed(BubblehouseRejectedError, store, **options)
+    assert len(sandbox.calls) == calls
+
+
+def interrupted(kind):
+    def write(*_args):
+        raise kind("late")
+
+    return write
+
+
+@pytest.mark.parametrize("on_rejected", ["stop", "continue"])
+@pytest.mark.parametrize("in_flight", [1, 3])
+@pytest.mark.parametrize("error", [AirflowTaskTimeout, KeyboardInterrupt, SystemExit, OSError])
+def test_rejected_rows_whose_writing_was_interrupted_are_written_by_the_next_try_and_not_sent_again(
+    sandbox, store, tmp_path, monkeypatch, on_rejected, in_flight, error
+):
+    rows = people(60)
+    options = {"customers": rows, "batch_size": 10, "on_rejected": on_rejected, "in_flight": in_flight}
+    options["rejected_path"] = tmp_path / "out"
+    sandbox.script("400")
+    with monkeypatch.context() as patch:
+        patch.setattr(RejectedRows, "add_rejected", interrupted(error))
+        with pytest.raises(error):
+            update(store, **options)
+    rejected = next(call for call in sandbox.calls if call.status == 400)
+    before = len(sandbox.calls)
+    summary = failed(BubblehouseRejectedError, store, **options)
+    written = [json.loads(line) for file in (tmp_path / "out").iterdir() for line in file.read_text().splitlines()]
+    assert [line["customer"] for line in written] == rejected.customers
+    assert {line["status"] for line in written} == {400}
+    again = {customer["id"] for call in sandbox.calls[before:] for customer in call.customers}
+    assert not again & {customer["id"] for customer in rejected.customers}
+    assert summary["rejected"] == len(rejected.customers)
+    assert (summary["unsent"] == 0) == (on_rejected == "continue")
+
+
+def test_a_timeout_while_rejected_rows_are_written_loses_no_rejection(sandbox, store, tmp_path, monkeypatch):
+    def strike(_number, _frame):
+        raise AirflowTaskTimeout("late")
+
+    def write_slowly(*_args):
+        os.kill(os.getpid(), signal.SIGALRM)
+        threading.Event().wait(30)
+
+    options = {"customers": people(30), "batch_size": 10, "rejected_path": tmp_path / "out"}
+    sandbox.script("400")
+    handler = signal.signal(signal.SIGALRM, strike)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(RejectedRows, "add_rejected", write_slowly)
+            with pytest.raises(AirflowTaskTimeout):
+                update(store, **options)
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    failed(BubblehouseRejectedError, store, **options)
+    assert len(sandbox.calls) == 1
+    assert (tmp_path / "out" / "1.jsonl").read_text().count("\n") == 10
+
+
+def test_rows_rejected_while_their_folder_cannot_be_written_are_written_once_it_can(sandbox, store, tmp_path):
+    (tmp_path / "file").write_text("")
+    options = {"customers": people(20), "batch_size": 10, "on_rejected": "continue"}
+    sandbox.script("400")
+    first = failed(BubblehousePermanentError, store, rejected_path=tmp_path / "file", **options)
+    assert first["rejected"] == 10
+    again = failed(BubblehouseRejectedError, store, rejected_path=tmp_path / "out", **options)
+    assert (again["accepted"], again["rejected"]) == (10, 10)
+    assert (tmp_path / "out" / "1.jsonl").read_text().count("\n") == 10
+    assert sorted(map(int, sent(sandbox))) == list(range(1, 21))
+
+
+# What progress depends on
+
+
+def refuse(monkeypatch, *ids: str) -> None:
+    """Make rows with these ids invalid, as a rule of another version might."""
+    from airflow_provider_bubblehouse.api.customers import CustomerNormaliser, InvalidCustomerError
+
+    normalise = CustomerNormaliser.normalise
+
+    def strict(self, record):
+        if record["id"] in ids:
+            raise InvalidCustomerError("is not accepted", "id")
+        return normalise(self, record)
+
+    monkeypatch.setattr(CustomerNormaliser, "normalise", strict)
+    monkeypatch.setattr("airflow_provider_bubblehouse.push.chunks.Records.plain_rows", _not_plain)
+
+
+def _not_plain(_chunk):
+    raise ValueError
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
+@pytest.mark.parametrize("upgraded", [True, False], ids=["the rules have another version", "nobody said so"])
+def test_a_row_that_becomes_valid_between_two_tries_shifts_no_other_row(
+    sandbox, store, no_waits, monkeypatch, upgraded, in_flight
+):
+    options = {"customers": people(30), "batch_size": 5, "max_attempts": 1, "on_invalid": "skip"}
+    options["in_flight"] = in_flight
+    with monkeypatch.context() as patch:
+        refuse(patch, "3")
+        sandbox.script(*["ok"] * 4, "503")
+        failed(BubblehouseTransientError, store, **options)
+    if upgraded:
+        monkeypatch.setattr(f"{RULES}.RULES_VERSION", 99)
+    else:
+        failed(BubblehouseTransientError, store, **options)
+    summary = summed(update(store, **options))
+    assert (summary["accepted"], summary["resumed_at"]) == (30, 0)
+    assert {customer["id"] for customer in sandbox.customers()} == {row["id"] for row in people(30)}
+
+
+def test_progress_counts_rows_of_the_source_and_not_valid_ones(sandbox, store, no_waits, monkeypatch):
+    refuse(monkeypatch, "3")
+    sandbox.script("ok", "503")
+    options = {"customers": people(30), "batch_size": 10, "max_attempts": 1, "on_invalid": "skip"}
+    failed(BubblehouseTransientError, store, **options)
+    (lane,) = json.loads(store.values["bubblehouse_push"])["lanes"]
+    assert lane == {"row": 11, "accepted": 10, "rejected": 0}
+
+
+def test_progress_under_other_settings_is_deleted_before_the_first_call(sandbox, store, no_waits):
+    a, b = ({"customers": people(30), "batch_size": size, "max_attempts": 1} for size in (10, 15))
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **a)
+
+    class DeletesOnly(Store):
+        values = store.values
+
+        def __init__(self) -> None:
+            pass
+
+        def set(self, key, value):
+            raise ConnectionError
+
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, DeletesOnly(), **b)
+    assert update(store, **a)["resumed_at"] == 0
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_if_older_progress_cannot_be_deleted_nothing_is_sent_and_the_task_is_retried(sandbox, store, no_waits, resume):
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, customers=people(30), batch_size=10, max_attempts=1)
+
+    class Stuck(Store):
+        values = store.values
+
+        def __init__(self) -> None:
+            pass
+
+        def delete(self, key):
+            raise ConnectionError
+
+    calls = len(sandbox.calls)
+    with pytest.raises(BubblehouseTransientError, match="cannot be deleted"):
+        update(Stuck(), customers=people(30), batch_size=15, resume=resume)
+    assert len(sandbox.calls) == calls
+
+
+def test_progress_of_the_first_release_is_not_continued_and_a_log_line_says_so(sandbox, store, caplog):
+    first_release = {"fingerprint": "0" * 64, "progress": {"lanes": [{"accepted": 7, "rejected": 0}], "read": 9}}
+    store.set("bubblehouse_push", first_release)
+    assert update(store, customers=people(3))["resumed_at"] == 0
+    assert "another version of this package" in caplog.text
+    assert store.values == {}
+
+
+def test_another_host_starts_over(sandbox, store, no_waits, monkeypatch):
+    options = {"customers": people(30), "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    host = sandbox.connection().replace("127.0.0.1", "localhost")
+    monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", host)
+    assert update(store, **options)["resumed_at"] == 0
+
+
+def test_another_file_format_starts_over(sandbox, store, no_waits, tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", people(30))
+    options = {"path": path, "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    assert update(store, file_format="jsonl", **options)["resumed_at"] == 0
+
+
+def test_another_limit_of_deletions_starts_over_and_is_checked(sandbox, store, no_waits):
+    def delete(max_customers):
+        operator = DeleteCustomersOperator(
+            task_id="push", customers=people(30), batch_size=10, max_attempts=1, max_customers=max_customers
+        )
+        return operator.execute({"task_state_store": store})
+
+    sandbox.script("ok", "503")
+    with pytest.raises(BubblehouseTransientError):
+        delete(30)
+    calls = len(sandbox.calls)
+    with pytest.raises(BubblehousePermanentError, match="more than the 20 rows"):
+        delete(20)
+    assert len(sandbox.calls) == calls
+
+
+# The source must not change
+
+
+class Changing:
+    """A source that changes after it was read so many times: it has other rows then, and another version or not."""
+
+    def __init__(self, source, *, reads: int, rows: list, version: object = None) -> None:
+        self._source, self._left, self._rows, self._version = source, reads, rows, version
+        self.fingerprint, self.share_read = source.fingerprint, source.share_read
+
+    def version(self):
+        return self._version if self._left <= 0 else "first"
+
+    def chunks(self):
+        from airflow_provider_bubblehouse.sources.records import ListSource
+
+        source = self._source if self._left > 0 else ListSource(self._rows)
+        yield from source.chunks()
+        self._left -= 1
+
+
+@pytest.mark.parametrize(
+    ("on_invalid", "reads", "rows", "version", "calls"),
+    [
+        ("fail", 1, people(30), "second", 0),
+        ("fail", 1, people(29), "first", None),
+        ("fail", 1, people(31), "first", None),
+        ("fail", 2, people(30), "second", 3),
+        ("skip", 1, people(30), "second", 3),
+    ],
+    ids=[
+        "newer after it was validated",
+        "fewer rows than validated",
+        "more rows than validated",
+        "newer at the end",
+        "newer at the end of its only pass",
+    ],
+)
+def test_a_source_that_changes_is_never_a_success(sandbox, on_invalid, reads, rows, version, calls):
+    operator = UpdateCustomersOperator(task_id="push", customers=people(30), batch_size=10, on_invalid=on_invalid)
+    push = operator._prepare({})
+    push.source = Changing(push.source, reads=reads, rows=rows, version=version)
+    with pytest.raises(BubblehousePermanentError, match="changed while being read"):
+        push.run()
+    assert calls is None or len(sandbox.calls) == calls
+
+
+def test_a_source_that_has_fewer_rows_than_an_earlier_try_has_read_is_never_a_success(sandbox, store, no_waits):
+    options = {"customers": people(30), "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    push = UpdateCustomersOperator(task_id="push", **options)._prepare({"task_state_store": store})
+    push.source = Changing(push.source, reads=0, rows=people(25), version="first")
+    with pytest.raises(BubblehousePermanentError, match="changed while being read"):
+        push.run()
+
+
+# Saving
+
+
+class HangingStore(Store):
+    """Hangs whenever it is to store something, until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+
+    def set(self, key, value):
+        self.released.wait(60)
+        super().set(key, value)
+
+
+def test_a_store_that_hangs_does_not_delay_the_push(sandbox, monkeypatch):
+    monkeypatch.setattr(loop, "_TICK", 0.0)
+    store = HangingStore()
+    try:
+        assert update(store, customers=people(200), batch_size=10)["accepted"] == 200
+    finally:
+        store.released.set()
+
+
+class CountingStore(Store):
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures = failures
+
+    def set(self, key, value):
+        self.sets += 1
+        if self.sets <= self.failures:
+            raise ConnectionError
+        self.values[key] = json.dumps(value)
+
+
+def test_a_failing_store_is_tried_again_after_growing_waits_and_told_of_once(monkeypatch, caplog):
+    monkeypatch.setattr(saver, "_FIRST_WAIT", 0.01)
+    store = CountingStore(failures=4)
+    saving = saver.Saver(store, on_broken_pipe=lambda: None)
+    saving.save({"row": 1})
+    wait_until(lambda: "bubblehouse_push" in store.values)
+    assert store.sets == 5
+    assert saving.close(timeout=30)
+    assert caplog.text.count("cannot be saved") == 1
+
+
+def test_requests_do_not_hurry_a_failing_store(monkeypatch):
+    monkeypatch.setattr(saver, "_FIRST_WAIT", 1000.0)
+    store = CountingStore(failures=1)
+    saving = saver.Saver(store, on_broken_pipe=lambda: None)
+    for row in range(100):
+        assert saving.save_now({"row": row}, timeout=30) is False
+    assert store.sets == 1
+    assert saving.save_now({"row": 100}, timeout=30, even_if_failing=True) is True
+    assert json.loads(store.values["bubblehouse_push"]) == {"row": 100}
+    saving.close(timeout=30)
+
+
+# A lost supervisor
+
+
+@pytest.mark.parametrize("in_flight", [1, 4])
+def test_without_its_supervisor_a_push_stops_and_saves_nothing(sandbox, store, monkeypatch, in_flight):
+    monkeypatch.setattr(loop, "_TICK", 0.001)
+    operator = UpdateCustomersOperator(task_id="push", customers=people(5000), batch_size=10, in_flight=in_flight)
+    push = operator._prepare({"task_state_store": store})
+    sets_when_lost: list[int] = []
+
+    def is_lost() -> bool:
+        if len(sandbox.calls) >= 20 and not sets_when_lost:
+            wait_until(lambda: store.values)
+            sets_when_lost.append(store.sets)
+        return bool(sets_when_lost)
+
+    push._loop._is_orphan = is_lost
+    with pytest.raises(BubblehouseTransientError, match="supervises this task has ended"):
+        push.run()
+    assert len(sandbox.calls) < 60
+    assert store.sets <= sets_when_lost[0] + 1  # one may have been under way
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, ConnectionResetError, EOFError])
+def test_a_broken_pipe_to_the_supervisor_stops_the_push(sandbox, monkeypatch, error):
+    class Broken(Store):
+        def set(self, key, value):
+            raise error
+
+    monkeypatch.setattr(loop, "_TICK", 0.0)
+    sandbox.rates({"delay=0.05": 1.0})
+    summary = failed(BubblehouseTransientError, Broken(), customers=people(2000), batch_size=10)
+    assert 0 < summary["accepted"] < 1000
+
+
+def test_a_task_in_dags_test_needs_no_supervisor(monkeypatch):
+    from airflow_provider_bubblehouse.operators.supervision import orphan_check
+
+    is_orphan = orphan_check({})
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert not is_orphan()
+
+
+def test_the_supervisor_of_a_task_of_airflow_2_is_its_parent_process(monkeypatch):
+    from airflow_provider_bubblehouse.operators.supervision import orphan_check
+
+    class TaskInstance:
+        job_id = 7
+
+    is_orphan = orphan_check({"ti": TaskInstance()})
+    assert not is_orphan()
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert is_orphan()
