@@ -25,6 +25,7 @@ class Store:
     def set(self, key, value):
         self.sets += 1
         self.values[key] = json.dumps(value)
+        assert json.loads(self.values[key]) == value, "Airflow's store takes JSON's own types only"
 
     def delete(self, key):
         self.values.pop(key, None)

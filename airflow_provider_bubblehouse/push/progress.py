@@ -242,8 +242,8 @@ class Checkpoint:
         value = _Stored(
             _FORMAT, self._fingerprint, self._source, list(state.lanes), state.rejection, read=read, invalid=invalid
         )
-        built: dict[str, Any] = msgspec.to_builtins(value)
-        return built
+        encoded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))  # Airflow's store takes no tuple
+        return encoded
 
 
 def delete_state(store: StateStore) -> None:
