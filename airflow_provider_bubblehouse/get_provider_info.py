@@ -14,6 +14,57 @@ _ASSET_URIS = [
     }
 ]
 
+# How the standard fields of the connection form show.
+_FIELD_BEHAVIOUR = {
+    # The Test button of Airflow 3.3.2 refuses every stored connection without a port (apache/airflow
+    # 73298): hidden, it could not be given one.
+    "hidden-fields": ["schema"],
+    "relabeling": {"login": "Shop slug", "password": "Shop token", "host": "API host"},
+    "placeholders": {
+        "login": "my-shop: the word after the version in the URL of your API calls",
+        "password": "as issued in the API console; empty with Key ID and Shared Secret",
+        "host": "app.bubblehouse.com, unless Bubblehouse named another host",
+        "port": "443; in Airflow 3.3 the Test button needs it",
+    },
+}
+
+# The form's other fields, which are the extras of the connection.
+_CONNECTION_FIELDS = {
+    "key_id": {
+        "label": "Key ID",
+        "description": "The KID beside a shared secret in Bubblehouse's API console. With it and the "
+        "secret, short-lived tokens are made and no shop token is needed.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "shared_secret": {
+        "label": "Shared Secret",
+        "description": "The shared secret (base64) of that key, from Bubblehouse's API console.",
+        "schema": {"type": ["string", "null"], "format": "password"},
+    },
+    "api_version": {
+        "label": "API version",
+        "description": "The version in the URL of Bubblehouse's API pages. Empty: v20230601.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "timeout": {
+        "label": "Timeout (seconds)",
+        "description": "How long to wait for the next piece of an answer. Empty: 60. Not a setting of Bubblehouse's.",
+        "schema": {"type": ["integer", "null"], "minimum": 1},
+    },
+    "max_calls_per_second": {
+        "label": "Calls per second",
+        "description": "How many calls a task begins in a second at most. Empty: no limit. The limit "
+        "of your shop is Bubblehouse's to name; it holds for all tasks together.",
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
+    },
+    "allow_debug": {
+        "label": "Allow debug calls",
+        "description": "Lets tasks use debug=True, which Bubblehouse wants kept out of production. "
+        "Not a setting of Bubblehouse's.",
+        "schema": {"type": ["boolean", "null"]},
+    },
+}
+
 
 def get_provider_info() -> dict[str, Any]:
     """
@@ -33,30 +84,10 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "hooks": [
-            {
-                "integration-name": "Bubblehouse",
-                "python-modules": ["airflow_provider_bubblehouse.hooks.bubblehouse"],
-            }
-        ],
-        "operators": [
-            {
-                "integration-name": "Bubblehouse",
-                "python-modules": ["airflow_provider_bubblehouse.operators.customers"],
-            }
-        ],
-        "sensors": [
-            {
-                "integration-name": "Bubblehouse",
-                "python-modules": ["airflow_provider_bubblehouse.sensors.bubblehouse"],
-            }
-        ],
-        "triggers": [
-            {
-                "integration-name": "Bubblehouse",
-                "python-modules": ["airflow_provider_bubblehouse.triggers.bubblehouse"],
-            }
-        ],
+        "hooks": _modules("hooks.bubblehouse"),
+        "operators": _modules("operators.customers"),
+        "sensors": _modules("sensors.bubblehouse"),
+        "triggers": _modules("triggers.bubblehouse"),
         "task-decorators": [
             {
                 "name": "bubblehouse_customers",
@@ -70,54 +101,12 @@ def get_provider_info() -> dict[str, Any]:
                 "connection-type": "bubblehouse",
                 "hook-class-name": "airflow_provider_bubblehouse.hooks.bubblehouse.BubblehouseHook",
                 "hook-name": "Bubblehouse",
-                "ui-field-behaviour": {
-                    # The Test button of Airflow 3.3.2 refuses every stored connection without a port (apache/airflow
-                    # 73298): hidden, it could not be given one.
-                    "hidden-fields": ["schema"],
-                    "relabeling": {"login": "Shop slug", "password": "Shop token", "host": "API host"},
-                    "placeholders": {
-                        "login": "my-shop: the word after the version in the URL of your API calls",
-                        "password": "as issued in the API console; empty with Key ID and Shared Secret",
-                        "host": "app.bubblehouse.com, unless Bubblehouse named another host",
-                        "port": "443; in Airflow 3.3 the Test button needs it",
-                    },
-                },
-                "conn-fields": {
-                    "key_id": {
-                        "label": "Key ID",
-                        "description": "The KID beside a shared secret in Bubblehouse's API console. With it and the "
-                        "secret, short-lived tokens are made and no shop token is needed.",
-                        "schema": {"type": ["string", "null"]},
-                    },
-                    "shared_secret": {
-                        "label": "Shared Secret",
-                        "description": "The shared secret (base64) of that key, from Bubblehouse's API console.",
-                        "schema": {"type": ["string", "null"], "format": "password"},
-                    },
-                    "api_version": {
-                        "label": "API version",
-                        "description": "The version in the URL of Bubblehouse's API pages. Empty: v20230601.",
-                        "schema": {"type": ["string", "null"]},
-                    },
-                    "timeout": {
-                        "label": "Timeout (seconds)",
-                        "description": "How long to wait for the next piece of an answer. Empty: 60. "
-                        "Not a setting of Bubblehouse's.",
-                        "schema": {"type": ["integer", "null"], "minimum": 1},
-                    },
-                    "max_calls_per_second": {
-                        "label": "Calls per second",
-                        "description": "How many calls a task begins in a second at most. Empty: no limit. The limit "
-                        "of your shop is Bubblehouse's to name; it holds for all tasks together.",
-                        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
-                    },
-                    "allow_debug": {
-                        "label": "Allow debug calls",
-                        "description": "Lets tasks use debug=True, which Bubblehouse wants kept out of production. "
-                        "Not a setting of Bubblehouse's.",
-                        "schema": {"type": ["boolean", "null"]},
-                    },
-                },
+                "ui-field-behaviour": _FIELD_BEHAVIOUR,
+                "conn-fields": _CONNECTION_FIELDS,
             }
         ],
     }
+
+
+def _modules(name: str) -> list[dict[str, Any]]:
+    return [{"integration-name": "Bubblehouse", "python-modules": [f"airflow_provider_bubblehouse.{name}"]}]

@@ -12,6 +12,8 @@ import posixpath
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_bubblehouse.api.names import openlineage_name
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -24,19 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MOST_FILES = 50  # datasets in one event; Airflow's hook lineage keeps 100 in a task
-
-
-def openlineage_name(url: str) -> tuple[str, str]:
-    """
-    Return namespace and name of a dataset (https://openlineage.io/docs/spec/naming).
-
-    :param url: its URL, taken as it is: a file's name may hold ``#`` and ``?``.
-    """
-    scheme, _, rest = url.partition("://")
-    store, _, path = rest.partition("/")
-    if scheme == "file":
-        return (f"file://{store}" if store else "file"), f"/{path}"
-    return f"{scheme}://{store}", path or "/"
 
 
 def openlineage_of(push: Push, *, output: str | None) -> OperatorLineage[Any, Any]:

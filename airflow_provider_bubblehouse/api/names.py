@@ -1,9 +1,68 @@
-"""How hosts and shops are named in the API's URLs; imports next to nothing, for Airflow reads it at its start."""
+"""
+How hosts, shops and a shop's customers are named in URLs and URIs.
+
+It imports next to nothing, because Airflow imports it at its start.
+"""
 
 from __future__ import annotations
 
 import re
+from urllib.parse import SplitResult, urlunsplit
 
 DEFAULT_HOST = "app.bubblehouse.com"
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # what may stand in the URL's path as it is
 HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f.:]+")
+
+_SCHEME = "bubblehouse"
+_CUSTOMERS = "customers"
+_PATH = re.compile(f"/{WORD.pattern}/{_CUSTOMERS}")
+_HTTPS_PORT = 443
+
+
+def customers_uri(*, shop: str, host: str = DEFAULT_HOST) -> str:
+    """
+    Return the URI of a shop's customers.
+
+    :param shop: the shop slug.
+    :param host: the API's host, with its port where it has one of its own.
+    :raises ValueError: if either cannot be right.
+    """
+    return urlunsplit(sanitize_uri(SplitResult(_SCHEME, host, f"/{shop}/{_CUSTOMERS}", "", "")))
+
+
+def sanitize_uri(uri: SplitResult) -> SplitResult:
+    """
+    Check the URI of an asset, and bring it into the one form that each shop has.
+
+    Airflow calls this with every URI of the scheme. The host is written in lower case, and without the port of https.
+
+    :raises ValueError: if it is not ``bubblehouse://HOST/SHOP/customers``. The text does not show it: a connection's
+        URI, which has the same scheme, holds a token.
+    """
+    complaint = ValueError(
+        "The URI of a Bubblehouse asset is bubblehouse://HOST/SHOP/customers, such as "
+        f"{_SCHEME}://{DEFAULT_HOST}/my-shop/{_CUSTOMERS}: the API's host, the shop slug and the word customers, "
+        "without a user, a query or anything else"
+    )
+    try:
+        host, port = uri.hostname or "", uri.port
+    except ValueError:
+        raise complaint from None
+    has_more = "@" in uri.netloc or uri.query or uri.fragment
+    if has_more or not HOST.fullmatch(host) or not _PATH.fullmatch(uri.path):
+        raise complaint
+    bracketed = f"[{host}]" if ":" in host else host
+    return uri._replace(netloc=bracketed if port in (None, _HTTPS_PORT) else f"{bracketed}:{port}")
+
+
+def openlineage_name(url: str) -> tuple[str, str]:
+    """
+    Return namespace and name of a dataset (https://openlineage.io/docs/spec/naming).
+
+    :param url: its URL, taken as it is: a file's name may hold ``#`` and ``?``.
+    """
+    scheme, _, rest = url.partition("://")
+    store, _, path = rest.partition("/")
+    if scheme == "file":
+        return (f"file://{store}" if store else "file"), f"/{path}"
+    return f"{scheme}://{store}", path or "/"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_bubblehouse.airflow_compat import BaseHook
+from airflow_provider_bubblehouse.api.names import customers_uri
 from airflow_provider_bubblehouse.exceptions import BubblehouseError, BubblehousePermanentError
 from airflow_provider_bubblehouse.get_provider_info import get_provider_info
 
@@ -57,8 +58,6 @@ class BubblehouseHook(BaseHook):
     @property
     def customers_uri(self) -> str:
         """The URI of the asset that the shop's customers are."""
-        from airflow_provider_bubblehouse.assets.customers import customers_uri
-
         return customers_uri(host=urlsplit(self.connection.base_url).netloc, shop=self.connection.shop)
 
     def get_conn(self) -> Client:

@@ -105,11 +105,15 @@ class SandboxApp:
         reply = self._api.answer(request) if fault.processed else None
         if fault.delay and await _client_leaves_within(fault.delay, receive):
             self._calls.answer(number, "gone")
-            return
-        if fault.kind == "reset":
+        elif fault.kind == "reset":
             self._calls.answer(number, "reset")
             await _reset(receive, send)
-            return
+        else:
+            await self._respond(number, fault, reply, scope, receive, send)
+
+    async def _respond(
+        self, number: int, fault: Fault, reply: Reply | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         response = reply_response(reply) if fault.kind == "ok" and reply else fault_response(fault)
         if fault.retry_after is not None:
             response.headers["Retry-After"] = fault.retry_after
@@ -160,51 +164,56 @@ def pages(shop: str, store: Store, calls: CallLog, faults: FaultPlan) -> Starlet
     :param calls: where calls are remembered.
     :param faults: the faults to come.
     """
-
-    def start(_: HttpRequest) -> Response:
-        html = render(
-            shop=shop,
-            calls=len(calls.all()),
-            counts=store.counts(),
-            customers=store.newest(_CUSTOMERS_SHOWN),
-            errors=store.processing_errors(_ERRORS_SHOWN),
-        )
-        return HTMLResponse(html, headers=_SECURITY_HEADERS)
-
-    def health(_: HttpRequest) -> Response:
-        return _json({"ok": True, "version": __version__})
-
-    def list_calls(_: HttpRequest) -> Response:
-        return _json(calls.all())
-
-    def list_customers(_: HttpRequest) -> Response:
-        return _json([customer.fields for customer in store.customers()])
-
-    async def order_faults(http: HttpRequest) -> Response:
-        try:
-            order = msgspec.json.decode(await http.body(), type=FaultOrder)
-            faults.order(script=order.script, rates=order.rates, seed=order.seed)
-        except (ValueError, msgspec.MsgspecError) as error:
-            return _json({"message": str(error)}, 400)
-        return _json({"ok": True})
-
-    def reset(_: HttpRequest) -> Response:
-        for part in (faults, store, calls):
-            part.clear()
-        return _json({"ok": True})
-
+    pages = _Pages(shop, store, calls, faults)
     return Starlette(
         routes=[
-            Route("/", start),
-            Route("/sandbox/health", health),
-            Route("/sandbox/calls", list_calls),
-            Route("/sandbox/customers", list_customers),
-            Route("/sandbox/faults", order_faults, methods=["POST"]),
-            Route("/sandbox/reset", reset, methods=["POST"]),
+            Route("/", pages.start),
+            Route("/sandbox/health", pages.health),
+            Route("/sandbox/calls", pages.list_calls),
+            Route("/sandbox/customers", pages.list_customers),
+            Route("/sandbox/faults", pages.order_faults, methods=["POST"]),
+            Route("/sandbox/reset", pages.reset, methods=["POST"]),
         ],
         # A web page elsewhere could otherwise read customers through a name of its own that leads to this machine.
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
     )
+
+
+class _Pages:
+    def __init__(self, shop: str, store: Store, calls: CallLog, faults: FaultPlan) -> None:
+        self._shop, self._store, self._calls, self._faults = shop, store, calls, faults
+
+    def start(self, _: HttpRequest) -> Response:
+        html = render(
+            shop=self._shop,
+            calls=len(self._calls.all()),
+            counts=self._store.counts(),
+            customers=self._store.newest(_CUSTOMERS_SHOWN),
+            errors=self._store.processing_errors(_ERRORS_SHOWN),
+        )
+        return HTMLResponse(html, headers=_SECURITY_HEADERS)
+
+    def health(self, _: HttpRequest) -> Response:
+        return _json({"ok": True, "version": __version__})
+
+    def list_calls(self, _: HttpRequest) -> Response:
+        return _json(self._calls.all())
+
+    def list_customers(self, _: HttpRequest) -> Response:
+        return _json([customer.fields for customer in self._store.customers()])
+
+    async def order_faults(self, http: HttpRequest) -> Response:
+        try:
+            order = msgspec.json.decode(await http.body(), type=FaultOrder)
+            self._faults.order(script=order.script, rates=order.rates, seed=order.seed)
+        except (ValueError, msgspec.MsgspecError) as error:
+            return _json({"message": str(error)}, 400)
+        return _json({"ok": True})
+
+    def reset(self, _: HttpRequest) -> Response:
+        for part in (self._faults, self._store, self._calls):
+            part.clear()
+        return _json({"ok": True})
 
 
 class FaultOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
