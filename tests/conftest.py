@@ -95,12 +95,13 @@ def object_store(running_object_store: ObjectStore, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture(scope="session")
 def chinook_database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The path of an SQLite database with the customers of the examples' CSV, as their sample database has them."""
+    """The path of an SQLite database with the customers of the examples' CSV, and when each was written."""
     path = str(tmp_path_factory.mktemp("chinook") / "chinook.db")
     with CHINOOK.open(encoding="utf-8", newline="") as file, closing(sqlite3.connect(path)) as connection:
         header, *rows = csv.reader(file)
-        connection.execute(f"CREATE TABLE Customer ({', '.join(header)})")
-        connection.executemany(f"INSERT INTO Customer VALUES ({', '.join('?' * len(header))})", rows)
+        connection.execute(f"CREATE TABLE Customer ({', '.join(header)}, UpdatedAt DEFAULT CURRENT_TIMESTAMP)")
+        columns, places = ", ".join(header), ", ".join("?" * len(header))
+        connection.executemany(f"INSERT INTO Customer ({columns}) VALUES ({places})", rows)
         connection.commit()
     return path
 

@@ -170,7 +170,10 @@ PRELUDE = {
     "timedelta": timedelta,
 }
 
-NEWER_AIRFLOW = {"retry_policy=": ((3, 3), "retry policies are new in Airflow 3.3")}
+NEWER_AIRFLOW = {
+    "asset_state_store": ((3, 3), "the asset state store is new in Airflow 3.3"),
+    "retry_policy=": ((3, 3), "retry policies are new in Airflow 3.3"),
+}
 
 
 @blocks("python")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -131,6 +132,20 @@ def test_parameters_and_a_percent_sign_go_as_the_driver_has_them(sandbox, databa
     assert operator(many, sql_parameters={"rest": 1}).execute({})["accepted"] == 1250
     assert operator(many.replace("%(rest)s", "%s"), sql_parameters=[1]).execute({})["accepted"] == 1250
     assert operator("SELECT n AS id FROM generate_series(1, 9) n WHERE n % 2 = 1").execute({})["accepted"] == 5
+
+
+def test_the_condition_of_the_docs_selects_what_has_changed(sandbox, database, driver):
+    text = (ROOT / "docs" / "pushing.md").read_text()
+    (condition,) = re.findall(r"^`(updated_at > .*)`", text, re.MULTILINE)
+    changes = """
+        SELECT id FROM (VALUES
+            (1, timestamptz '2026-03-02 11:44:59.999+00'), (2, timestamptz '2026-03-02 12:45:00.001+01'),
+            (3, timestamptz '2026-03-03 12:00:00+00'), (4, timestamptz '2026-03-03 12:00:00.001+00')
+        ) AS customer (id, updated_at)
+    """
+    bounds = {"watermark": "2026-03-02T12:00:00+00:00", "upper": "2026-03-03T12:00:00+00:00"}
+    operator(f"{changes} WHERE {condition} ORDER BY id", sql_parameters=bounds).execute({})
+    assert [customer["id"] for customer in sandbox.calls[0].customers] == ["2", "3"]
 
 
 def test_a_query_without_rows_is_success(sandbox, database, driver):

@@ -15,6 +15,7 @@ EXAMPLES = Path(__file__).parents[2] / "dags_examples"
 CUSTOMERS_AFTER = {
     "call_with_http_operator": 0,
     "delete_customers": 2,
+    "push_changed_customers": 59,
     "push_customers_from_file": 59,
     "push_customers_from_many_files": 59,
     "push_customers_from_sql": 4,
