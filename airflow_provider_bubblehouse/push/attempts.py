@@ -59,11 +59,11 @@ class Attempts:
         :return: what ``send`` returned.
         :raises BubblehouseError: the last call's, with ``attempts`` set.
         """
-        made = 0
+        made, began = 0, 0.0
 
         def call_once() -> T:
-            nonlocal made
-            self.pacer.wait_for_turn()
+            nonlocal made, began
+            began = self.pacer.wait_for_turn()
             try:
                 result = send()
             except BubblehouseError as error:
@@ -72,8 +72,19 @@ class Attempts:
                     made += 1
                 error.attempts = made
                 raise
+            self.pacer.note_accepted()
             on_call(made > 0)
             return result
+
+        def call_within_rate_limit() -> T:
+            limited = 0
+            while True:
+                try:
+                    return call_once()
+                except RateLimitError as error:
+                    if not self.pacer.pause_for_limit(error, began=began, limited_before=limited):
+                        raise
+                    limited += 1
 
         result: T = tenacity.Retrying(
             retry=tenacity.retry_if_exception(self._is_worth_a_wait),
@@ -82,18 +93,8 @@ class Attempts:
             sleep=self._sleep,
             before_sleep=self._log_wait,
             reraise=True,
-        )(self._within_rate_limit, call_once)
+        )(call_within_rate_limit)
         return result
-
-    def _within_rate_limit(self, call_once: Callable[[], T]) -> T:
-        limited = 0
-        while True:
-            try:
-                return call_once()
-            except RateLimitError as error:
-                if not self.pacer.wait_for_limit(error, before=limited):
-                    raise
-                limited += 1
 
     def _is_worth_a_wait(self, error: BaseException) -> bool:
         return (
@@ -110,7 +111,7 @@ class Attempts:
         wait = state.next_action.sleep if state.next_action else 0
         log.warning("%s Attempt %d of %d; next one in %.1f s.", error, state.attempt_number, self.max_attempts, wait)
         if isinstance(error, BubblehouseError) and error.retry_after:
-            self.pacer.hold(error.retry_after)
+            self.pacer.pause(error.retry_after)
 
 
 _jitter = tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=MAX_WAIT)

@@ -218,8 +218,8 @@ def test_an_invalid_row_is_kept_whatever_it_holds(sandbox, tmp_path):
 
 def test_without_rate_limit_wait_no_wait_of_another_lane_hides_a_limit():
     pacer = pacing.Pacer(rate_limit_wait=0, stop=threading.Event())
-    pacer.hold(60)
-    assert not pacer.wait_for_limit(BubblehouseRateLimitError("Over."), before=0)
+    pacer.pause(60)
+    assert not pacer.pause_for_limit(BubblehouseRateLimitError("Over."), began=0, limited_before=0)
 
 
 def test_max_calls_per_second_is_one_limit_for_all_lanes(sandbox, monkeypatch):
@@ -237,7 +237,7 @@ def test_a_rate_limit_fails_at_once_by_default(sandbox, store):
 
 
 def test_with_rate_limit_wait_the_push_waits_as_long_as_it_is_asked_to(sandbox, monkeypatch):
-    monkeypatch.setattr(pacing, "_FIRST_RATE_LIMIT_WAIT", 0.01)
+    monkeypatch.setattr(pacing, "_FIRST_PAUSE", 0.01)
     sandbox.script("ok", "429:rate_limit_exceeded,retry_after=0.3", "429:rate_limit_exceeded,retry_after=0.2")
     started = time.monotonic()
     summary = update(customers=people(30), batch_size=10, rate_limit_wait=5)
@@ -255,12 +255,12 @@ def test_a_rate_limit_that_does_not_fit_fails_at_once(sandbox, asked):
 def test_a_rate_limit_in_one_lane_holds_all():
     pacer = pacing.Pacer(rate_limit_wait=3.5, stop=threading.Event())
     error = BubblehouseRateLimitError("Over.", retry_after=2)
-    assert pacer.wait_for_limit(error, before=0)
-    assert pacer.wait_for_limit(error, before=0)  # the same wait, in another lane: it counts once
+    assert pacer.pause_for_limit(error, began=0, limited_before=0)
+    assert pacer.pause_for_limit(error, began=0, limited_before=0)  # the same wait, in another lane: it counts once
     started = time.monotonic()
     pacer.wait_for_turn()
     assert time.monotonic() - started >= 1.9
-    assert not pacer.wait_for_limit(error, before=0)
+    assert not pacer.pause_for_limit(error, began=0, limited_before=0)
 
 
 def test_a_rate_limit_that_asks_for_no_wait_is_not_answered_with_a_flood(sandbox):

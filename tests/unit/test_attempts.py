@@ -36,7 +36,7 @@ class Holds(Pacer):
         super().__init__(stop=Event())
         self.holds = holds
 
-    def hold(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         self.holds.append(seconds)
 
 
