@@ -20,7 +20,10 @@ class Plan:
     :param max_calls_per_second: how many calls begin in a second at most; None for no limit.
     :param skip_invalid: send the valid rows of a source that has invalid ones; otherwise refuse the whole source.
     :param continue_after_rejection: send the rest after the API rejects a batch, and fail at the end.
-    :param max_customers: refuse a source with more rows; None for no limit. Not together with ``skip_invalid``.
+    :param min_customers: refuse a source with fewer rows; None for no limit.
+    :param max_customers: refuse a source with more rows; None for no limit.
+    :param max_invalid: with ``skip_invalid``, refuse a source with more invalid rows: a count, or a share of all rows
+        if it is below 1; None for no limit.
     :param debug: ask the API for ``debug``; a source of more than one batch is then refused.
     """
 
@@ -33,8 +36,16 @@ class Plan:
     max_calls_per_second: float | None = None
     skip_invalid: bool = False
     continue_after_rejection: bool = False
+    min_customers: int | None = None
     max_customers: int | None = None
+    max_invalid: float | None = None
     debug: bool = False
+
+    @property
+    def validates_first(self) -> bool:
+        """Whether the whole source is read before the first call."""
+        limits = (self.min_customers, self.max_customers, self.max_invalid)
+        return not self.skip_invalid or any(limit is not None for limit in limits)
 
     def settings(self) -> dict[str, Any]:
         """Return the parameters that decide which rows are sent, and in which batch and lane."""
@@ -43,5 +54,7 @@ class Plan:
             "max_batch_bytes": self.max_batch_bytes,
             "in_flight": self.in_flight,
             "skip_invalid": self.skip_invalid,
+            "min_customers": self.min_customers,
             "max_customers": self.max_customers,
+            "max_invalid": self.max_invalid,
         }

@@ -127,7 +127,7 @@ class Push:
             if resumed.lanes is None or not self.plan.continue_after_rejection:
                 raise self._rejected_error()
         reader = self._reader(self.report, on_invalid=self._report_invalid)
-        if resumed.lanes is None and not self.plan.skip_invalid:
+        if resumed.lanes is None and self.plan.validates_first:
             reader.validate()
             if self.source.version() != version:
                 raise source_changed_error()

@@ -71,25 +71,42 @@ class Reader:
         self._report = report
         self._on_invalid = on_invalid
         self._tick = tick
+        self._validated: tuple[int, int] | None = None  # rows and invalid rows of the validating pass
 
     def validate(self) -> None:
         """
         Read the whole source before anything is sent.
 
-        :raises PermanentError: if the source has an invalid row, or more rows than allowed.
+        :raises PermanentError: if the source has an invalid row and these are not skipped, or breaks a limit.
         """
-        summary, limit = self._report.summary, self._plan.max_customers
+        summary, maximum = self._report.summary, self._plan.max_customers
         for _ in self._chunks(self._on_invalid):
-            if limit is not None and summary.read > limit:
+            if maximum is not None and summary.read > maximum:
                 raise PermanentError(
-                    f"The source has more than the {limit} rows that max_customers allows; nothing was sent. Check the "
-                    "source before you raise max_customers."
+                    f"The source has more than the {maximum} rows that max_customers allows; nothing was sent. Check "
+                    "the source before you raise max_customers."
                 )
-        invalid = self._report.invalid_rows
-        if invalid.count:
-            verb, them = ("row is", "it") if invalid.count == 1 else ("rows are", "them")
+        self._check_limits()
+        self._validated = (summary.read, summary.invalid)
+
+    def _check_limits(self) -> None:
+        read, invalid = self._report.summary.read, self._report.summary.invalid
+        minimum, allowed = self._plan.min_customers, self._plan.max_invalid
+        if minimum is not None and read < minimum:
             raise PermanentError(
-                f"Nothing was sent: {invalid.count} of {summary.read} {verb} invalid; fix {them} first. {invalid}."
+                f"The source has {_rows(read)}, fewer than the {minimum} that min_customers requires; nothing was "
+                "sent. Check whether the export is complete before you lower min_customers."
+            )
+        if invalid and not self._plan.skip_invalid:
+            verb, them = ("row is", "it") if invalid == 1 else ("rows are", "them")
+            raise PermanentError(
+                f"Nothing was sent: {invalid} of {read} {verb} invalid; fix {them} first. {self._report.invalid_rows}."
+            )
+        if allowed is not None and invalid > (allowed * read if allowed < 1 else allowed):
+            limit = f"{allowed:.4g} of them" if allowed < 1 else f"{allowed:.0f}"
+            raise PermanentError(
+                f"Nothing was sent: {invalid} of {_rows(read)} {'is' if invalid == 1 else 'are'} invalid, and max_invalid "
+                f"allows {limit}. Fix the source, or raise max_invalid. {self._report.invalid_rows}."
             )
 
     def batches(self, completed: Sequence[LaneProgress]) -> Iterator[tuple[int, Batch]]:
@@ -106,15 +123,19 @@ class Reader:
 
     def _batches(self, completed: Sequence[LaneProgress]) -> Iterator[tuple[int, Batch]]:
         plan, summary = self._plan, self._report.summary
-        validated = None if plan.skip_invalid else summary.read
         skipped = [_Skipped(progress) for progress in completed]
         batchers = [
             Batcher(batch_size=plan.batch_size, max_batch_bytes=plan.max_batch_bytes, debug=plan.debug)
             for _ in completed
         ]
         yield from self._full_batches(skipped, batchers)
-        if validated is not None and summary.read != validated:
+        if self._validated is not None and self._validated != (summary.read, summary.invalid):
             raise source_changed_error()
+        if summary.read and summary.invalid == summary.read:
+            raise PermanentError(
+                f"All {_rows(summary.read)} are invalid, so nothing was sent. Fix the source. "
+                f"{self._report.invalid_rows}."
+            )
         for lane in skipped:
             lane.check()
         for lane_number, batcher in enumerate(batchers):
@@ -122,13 +143,18 @@ class Reader:
                 yield lane_number, batch
 
     def _full_batches(self, skipped: Sequence[_Skipped], batchers: Sequence[Batcher]) -> Iterator[tuple[int, Batch]]:
-        for chunk in self._chunks(self._on_invalid if self._plan.skip_invalid else _refuse_change):
+        for chunk in self._chunks(self._on_invalid_when_sending()):
             full: list[list[Batch]] = []
             for lane, (numbers, customers) in enumerate(partition(chunk, len(batchers))):
                 start = skipped[lane].skip(numbers)
                 full.append(list(batchers[lane].add(numbers[start:], customers[start:])))
             for turn in zip_longest(*full):  # in turns, so that no lane waits for another one's batches
                 yield from ((lane, batch) for lane, batch in enumerate(turn) if batch is not None)
+
+    def _on_invalid_when_sending(self) -> Callable[[Sequence[InvalidRow]], None]:
+        if not self._plan.skip_invalid:
+            return _refuse_change
+        return self._on_invalid if self._validated is None else _ignore
 
     def read_again(self, batch: RejectedBatch) -> Batch | None:
         """
@@ -217,4 +243,8 @@ def _refuse_change(_rows: Sequence[InvalidRow]) -> None:
 
 
 def _ignore(_rows: Sequence[InvalidRow]) -> None:
-    """Ignore invalid rows: an earlier try has reported them."""
+    """Ignore invalid rows that an earlier pass has reported."""
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
