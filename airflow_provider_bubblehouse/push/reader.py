@@ -105,8 +105,8 @@ class Reader:
         if allowed is not None and invalid > (allowed * read if allowed < 1 else allowed):
             limit = f"{allowed:.4g} of them" if allowed < 1 else f"{allowed:.0f}"
             raise PermanentError(
-                f"Nothing was sent: {invalid} of {_rows(read)} {'is' if invalid == 1 else 'are'} invalid, and max_invalid "
-                f"allows {limit}. Fix the source, or raise max_invalid. {self._report.invalid_rows}."
+                f"Nothing was sent: {invalid} of {_rows(read)} {'is' if invalid == 1 else 'are'} invalid, and "
+                f"max_invalid allows {limit}. Fix the source, or raise max_invalid. {self._report.invalid_rows}."
             )
 
     def batches(self, completed: Sequence[LaneProgress]) -> Iterator[tuple[int, Batch]]:
