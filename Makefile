@@ -1,14 +1,17 @@
 # Everything here works in environments of its own below this folder; the machine's Python and Airflow stay as they are.
 PYTHON ?= python3
-# The oldest Airflow, and with it the oldest of all else that this package itself needs; but of PyJWT, which Airflow's own
-# login needs newer than it says. Airflow 3.0 below has that at its oldest.
-OLDEST = 'apache-airflow==2.11.*' $(shell sed -n '/^dependencies/,/^]/s/^ *"\([a-z-]*\)>=\([0-9.]*\).*/\1==\2/p' \
+# The oldest Airflow with the floors of pyproject.toml. PyJWT is left out: Airflow 2.11's own login needs a newer one than
+# it declares. Airflow 3.0 below tests that floor.
+OLDEST = 'apache-airflow==2.11.*' $(shell sed -n '/^dependencies/,/^]/s/^ *"\([a-z0-9-]*\)>=\([0-9.]*\).*/\1==\2/p' \
     pyproject.toml | grep -v '^apache-airflow==\|^pyjwt==')
-# Of each minor the newest patch. Where a plain resolution brings what that Airflow does not run with, that is its own
-# trouble, and bounded here rather than in pyproject.toml.
+# The newest patch of each minor version of Airflow and the day of its release. Airflow publishes each patch with a
+# constraints file; a resolution as of that day gives the same versions, our own floors permitting.
+RELEASE_2.11 := 2.11.2 2026-03-14
+RELEASE_3.0 := 3.0.6 2025-08-29
+RELEASE_3.1 := 3.1.8 2026-03-11
+RELEASE_3.2 := 3.2.2 2026-05-29
+RELEASE_3.3 := 3.3.2 2026-09-17
 MATRIX := 2.11 3.0 3.1 3.2 3.3
-BOUNDS_3.0 := 'fastapi<0.132' 'pyjwt<2.11' 'universal-pathlib<0.3'
-BOUNDS_3.2 := 'fastapi<0.137' 'svcs<26'
 # Each process has an Airflow home of its own.
 SIDE_BY_SIDE := --numprocesses=2 tests/unit tests/integration
 # Of the package's own code in the tests' own processes; the threshold is in pyproject.toml.
@@ -31,9 +34,7 @@ coverage: .venv/installed
 
 test-matrix: $(MATRIX:%=test-on-%)
 
-test-on-%: .venv/installed
-	$(PYTHON) -m venv --clear .venv-$*
-	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-$* -e '.[dev]' 'apache-airflow==$*.*' $(BOUNDS_$*)
+test-on-%: .venv-%/installed
 	.venv-$*/bin/python -m pytest $(SIDE_BY_SIDE)
 
 # Some minutes on a machine that does nothing else meanwhile.
@@ -82,4 +83,11 @@ clean:
 .venv-oldest/installed: pyproject.toml | .venv/installed
 	$(PYTHON) -m venv .venv-oldest
 	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-oldest -e '.[dev]' $(OLDEST)
+	@touch $@
+
+.PRECIOUS: .venv-%/installed
+.venv-%/installed: pyproject.toml Makefile | .venv/installed
+	$(PYTHON) -m venv --clear .venv-$*
+	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-$* -e '.[dev,gcs,s3]' \
+	    'apache-airflow==$(word 1,$(RELEASE_$*))' --exclude-newer $(word 2,$(RELEASE_$*))
 	@touch $@

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.providers.common.compat.sdk import DAG
 from airflow.providers.http.operators.http import HttpOperator
+from airflow.sdk import DAG
 
 from airflow_provider_bubblehouse.callbacks import check_response
 

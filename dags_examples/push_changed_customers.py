@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import DAG, Asset, task
+from airflow.sdk import DAG, Asset, task
 
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk import Context
 
 SHOP = Asset("bubblehouse://app.bubblehouse.com/my-shop/customers")
 KEY = "push_changed_customers"  # each query needs a watermark of its own

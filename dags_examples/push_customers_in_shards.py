@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 from zlib import crc32
 
-from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, task
+from airflow.sdk import DAG, ObjectStoragePath, task
 
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 

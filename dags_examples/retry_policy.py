@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, task
+from airflow.sdk import DAG, task
 
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.retry_policy import BubblehouseRetryPolicy

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import DAG, BaseNotifier
+from airflow.sdk import DAG, BaseNotifier
 
 from airflow_provider_bubblehouse.callbacks import on_permanent_failure, on_transient_failure
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,10 @@
-"""What the Airflow under test lacks, for the tests of it."""
+"""What the Airflow under test lacks, and DAG files that it can import."""
 
 from __future__ import annotations
 
+import shutil
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -11,3 +13,27 @@ AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2]))
 # A worker of Airflow 3.0 tells callbacks no exception, and dag.test() of 3.0 to 3.2 does not.
 TELLS_CALLBACKS = not (3, 0) <= AIRFLOW <= (3, 2)
 tells_callbacks = pytest.mark.skipif(not TELLS_CALLBACKS, reason="dag.test() tells callbacks no exception here")
+
+# Examples and docs import from `airflow.sdk`. Airflow 2.11 has these names elsewhere, as docs/versions.md says.
+DAG_IMPORTS = (
+    {} if AIRFLOW >= (3, 0) else {"from airflow.sdk import": "from airflow_provider_bubblehouse.airflow_compat import"}
+)
+_EXAMPLES = Path(__file__).parents[1] / "dags_examples"
+EXAMPLE_NAMES = sorted(file.stem for file in _EXAMPLES.glob("*.py"))
+
+
+def importable_examples(folder: Path) -> Path:
+    """
+    Return a folder with the example DAGs as this Airflow can import them.
+
+    :param folder: where a copy may be written; it must not exist.
+    """
+    if not DAG_IMPORTS:
+        return _EXAMPLES
+    shutil.copytree(_EXAMPLES, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in folder.glob("*.py"):
+        source = file.read_text()
+        for there, here in DAG_IMPORTS.items():
+            source = source.replace(there, here)
+        file.write_text(source)
+    return folder

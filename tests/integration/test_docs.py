@@ -32,7 +32,7 @@ import requests
 import yaml
 from airflow.models.connection import Connection
 from airflow.providers.http.operators.http import HttpOperator
-from versions import AIRFLOW
+from versions import AIRFLOW, DAG_IMPORTS
 
 from airflow_provider_bubblehouse import callbacks, retry_policy
 from airflow_provider_bubblehouse.airflow_compat import DAG, task
@@ -131,6 +131,7 @@ def page(block, sandbox, airflow_database, chinook_database, tmp_path, monkeypat
     page = Page(tmp_path, sandbox)
     for url in ("s3://my_aws_connection@my-bucket/",):
         page.replaced[url] = f"file://{tmp_path}/data/"
+    page.replaced |= DAG_IMPORTS
     page.replaced |= {'"/data/': f'"{tmp_path}/data/', "my-shop": sandbox.shop, "http://127.0.0.1:8765": sandbox.url}
     page.write("data/customers.csv", CSV)
     page.write("data/forget.csv", "id\n1001\n")
@@ -170,16 +171,18 @@ PRELUDE = {
     "timedelta": timedelta,
 }
 
-NEWER_AIRFLOW = {
-    "asset_state_store": ((3, 3), "the asset state store is new in Airflow 3.3"),
-    "retry_policy=": ((3, 3), "retry policies are new in Airflow 3.3"),
+# What in a block needs which versions of Airflow: from the first up to but not including the second.
+NEEDED_AIRFLOW = {
+    "asset_state_store": ((3, 3), (4, 0), "the asset state store is new in Airflow 3.3"),
+    "retry_policy=": ((3, 3), (4, 0), "retry policies are new in Airflow 3.3"),
+    "from airflow.datasets": ((2, 11), (3, 0), "Airflow 3 has these names in airflow.sdk"),
 }
 
 
 @blocks("python")
 def test_python_runs_and_its_tasks_succeed_against_the_sandbox(block, page, run_dag, tries_of):
-    for sign, (needed, reason) in NEWER_AIRFLOW.items():
-        if sign in block.text and needed > AIRFLOW:
+    for sign, (first, end, reason) in NEEDED_AIRFLOW.items():
+        if sign in block.text and not first <= AIRFLOW < end:
             pytest.skip(reason)
     if "def test_" in block.text:
         run_pytest(page)

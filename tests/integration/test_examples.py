@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from airflow.models.pool import Pool
-from versions import AIRFLOW
+from versions import AIRFLOW, EXAMPLE_NAMES, importable_examples
 
 try:
     from airflow.dag_processing.dagbag import DagBag
@@ -15,12 +14,11 @@ except ImportError:  # Airflow 2
     from airflow.models.dagbag import DagBag
 
 NEWER_AIRFLOW = {"push_changed_customers": ((3, 3), "the asset state store is new in Airflow 3.3")}
-EXAMPLES = sorted((Path(__file__).parents[2] / "dags_examples").glob("*.py"))
 
 
-@pytest.fixture(params=EXAMPLES, ids=lambda path: path.stem)
-def bag(request, airflow_database) -> DagBag:
-    return DagBag(dag_folder=str(request.param))
+@pytest.fixture(params=EXAMPLE_NAMES)
+def bag(request, airflow_database, tmp_path) -> DagBag:
+    return DagBag(dag_folder=str(importable_examples(tmp_path / "examples") / f"{request.param}.py"))
 
 
 def test_an_example_is_parsed_without_a_warning_and_retries(bag):
