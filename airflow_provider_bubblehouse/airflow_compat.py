@@ -16,89 +16,36 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector as get_hook_lineage_collector
     from airflow.providers.common.compat.openlineage.facet import (
         Dataset as Dataset,
-    )
-    from airflow.providers.common.compat.openlineage.facet import (
         InputDataset as InputDataset,
-    )
-    from airflow.providers.common.compat.openlineage.facet import (
         OutputDataset as OutputDataset,
-    )
-    from airflow.providers.common.compat.openlineage.facet import (
         OutputStatisticsOutputDatasetFacet as OutputStatisticsOutputDatasetFacet,
     )
     from airflow.providers.common.compat.sdk import (
         DAG as DAG,
-    )
-    from airflow.providers.common.compat.sdk import (
         AirflowException as AirflowException,
-    )
-    from airflow.providers.common.compat.sdk import (
         AirflowFailException as AirflowFailException,
-    )
-    from airflow.providers.common.compat.sdk import (
         AirflowSensorTimeout as AirflowSensorTimeout,
-    )
-    from airflow.providers.common.compat.sdk import (
         AirflowSkipException as AirflowSkipException,
-    )
-    from airflow.providers.common.compat.sdk import (
         AirflowTaskTimeout as AirflowTaskTimeout,
-    )
-    from airflow.providers.common.compat.sdk import (
         Asset as Asset,
-    )
-    from airflow.providers.common.compat.sdk import (
         BaseHook as BaseHook,
-    )
-    from airflow.providers.common.compat.sdk import (
         BaseNotifier as BaseNotifier,
-    )
-    from airflow.providers.common.compat.sdk import (
         BaseOperator as BaseOperator,
-    )
-    from airflow.providers.common.compat.sdk import (
         BaseSensorOperator as BaseSensorOperator,
-    )
-    from airflow.providers.common.compat.sdk import (
         Connection as Connection,
-    )
-    from airflow.providers.common.compat.sdk import (
         Context as Context,
-    )
-    from airflow.providers.common.compat.sdk import (
         DecoratedOperator as DecoratedOperator,
-    )
-    from airflow.providers.common.compat.sdk import (
         HookLineageCollector as HookLineageCollector,
-    )
-    from airflow.providers.common.compat.sdk import (
         ObjectStoragePath as ObjectStoragePath,
-    )
-    from airflow.providers.common.compat.sdk import (
         Stats as Stats,
-    )
-    from airflow.providers.common.compat.sdk import (
         TaskDecorator as TaskDecorator,
-    )
-    from airflow.providers.common.compat.sdk import (
         TaskDeferred as TaskDeferred,
-    )
-    from airflow.providers.common.compat.sdk import (
+        Variable as Variable,
         conf as conf,
-    )
-    from airflow.providers.common.compat.sdk import (
         context_merge as context_merge,
-    )
-    from airflow.providers.common.compat.sdk import (
         determine_kwargs as determine_kwargs,
-    )
-    from airflow.providers.common.compat.sdk import (
         mask_secret as mask_secret,
-    )
-    from airflow.providers.common.compat.sdk import (
         task as task,
-    )
-    from airflow.providers.common.compat.sdk import (
         task_decorator_factory as task_decorator_factory,
     )
 
@@ -133,6 +80,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "Stats": (_COMPAT_SDK, "airflow.stats"),
     "TaskDecorator": (_COMPAT_SDK, "airflow.sdk.bases.decorator", "airflow.decorators.base"),
     "TaskDeferred": _EXCEPTIONS,
+    "Variable": (_COMPAT_SDK, "airflow.sdk", "airflow.models.variable"),
     "conf": (_COMPAT_SDK, "airflow.configuration"),
     "context_merge": (_COMPAT_SDK, "airflow.sdk.definitions.context", "airflow.utils.context"),
     "determine_kwargs": (_COMPAT_SDK, "airflow.sdk.bases.decorator", "airflow.utils.operator_helpers"),

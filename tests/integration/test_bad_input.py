@@ -8,8 +8,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from airflow_provider_bubblehouse.exceptions import BubblehouseError
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator

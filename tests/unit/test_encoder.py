@@ -8,8 +8,7 @@ from contextlib import suppress
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from airflow_provider_bubblehouse.api.customers import CustomerNormaliser, InvalidCustomerError
 from airflow_provider_bubblehouse.push.chunks import NOT_PLAIN, Cell, CsvLines, JsonLines, Layout, Records, Table

@@ -40,7 +40,7 @@ def test_an_error_of_the_core_is_raised_as_the_class_that_airflow_knows(raised, 
 
 
 def test_permanent_errors_alone_stop_the_retries_of_airflow():
-    from airflow.exceptions import AirflowException, AirflowFailException
+    from airflow_provider_bubblehouse.airflow_compat import AirflowException, AirflowFailException
 
     assert all(
         issubclass(kind, AirflowFailException)
