@@ -93,7 +93,7 @@ def failed(kind, store=None, **kwargs) -> dict:
 
 
 def summed(summary: dict) -> dict:
-    assert summary["read"] == sum(summary[name] for name in ("invalid", "accepted", "rejected", "unsent"))
+    assert summary["read"] == sum(summary[name] for name in ("invalid", "unchanged", "accepted", "rejected", "unsent"))
     return summary
 
 

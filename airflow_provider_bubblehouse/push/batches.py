@@ -25,10 +25,13 @@ class Batch:
 
     :param numbers: the number in the source of each.
     :param body: the payload of UpdateCustomers3.
+    :param position: how many valid rows its lane has in the source, up to the last one of the batch; None if all of
+        them are sent.
     """
 
     numbers: Sequence[int]
     body: bytes
+    position: int | None = None
 
     @property
     def rows(self) -> int:
@@ -60,6 +63,10 @@ class Encoded:
     def __getitem__(self, part: slice) -> Encoded:
         return Encoded(self.lines[part])
 
+    def pick(self, places: Sequence[int]) -> Encoded:
+        """Return the customers in some places."""
+        return Encoded([self.lines[place] for place in places])
+
     def joined(self) -> bytes:
         """Return them as JSON with commas between."""
         return b",".join(self.lines)
@@ -85,6 +92,10 @@ class Unencoded:
 
     def __getitem__(self, part: slice) -> Unencoded:
         return Unencoded(self.objects[part])
+
+    def pick(self, places: Sequence[int]) -> Encoded:
+        """Return the customers in some places."""
+        return Encoded(encode_lines([self.objects[place] for place in places]))
 
     def joined(self) -> bytes:
         """Return them as JSON with commas between."""
@@ -123,13 +134,17 @@ class Batcher:
         self._numbers: list[int] = []
         self._parts: list[bytes] = []
         self._size = 0  # of the parts, with a comma after each
+        self._position: int | None = None
 
-    def add(self, numbers: Sequence[int], customers: Customers) -> Iterator[Batch]:
+    def add(
+        self, numbers: Sequence[int], customers: Customers, positions: Sequence[int] | None = None
+    ) -> Iterator[Batch]:
         """
         Add customers, and yield the batches that are full.
 
         :param numbers: the number in the source of each.
         :param customers: as many customers, none larger than ``largest_customer``.
+        :param positions: of each how many valid rows its lane has up to it; None if all of them are sent.
         """
         start = 0
         while start < len(customers):
@@ -143,6 +158,7 @@ class Batcher:
                 self._size += len(joined) + 1
                 self._numbers += numbers[start : start + len(part)]
                 start += len(part)
+                self._position = None if positions is None else positions[start - 1]
             if start < len(customers):
                 yield from self.rest()
 
@@ -158,7 +174,7 @@ class Batcher:
     def rest(self) -> Iterator[Batch]:
         """Yield the batch under way, if there is one."""
         if self._numbers:
-            yield Batch(self._numbers, body_of(self._parts, debug=self._debug))
+            yield Batch(self._numbers, body_of(self._parts, debug=self._debug), self._position)
             self._numbers, self._parts, self._size = [], [], 0
 
 
@@ -187,18 +203,39 @@ def lane_of(identity: str, lanes: int) -> int:
     return crc32((identity.lower() if "@" in identity else identity).encode()) % lanes
 
 
-def partition(chunk: CheckedChunk, lanes: int) -> list[tuple[Sequence[int], Customers]]:
+@dataclass(frozen=True, slots=True)
+class LaneRows:
     """
-    Return the valid rows of each lane: their numbers in the source, and the customers.
+    The valid rows of one lane in a chunk.
+
+    :param numbers: their numbers in the source.
+    :param identities: their identities.
+    :param customers: the customers.
+    """
+
+    numbers: Sequence[int]
+    identities: Sequence[str]
+    customers: Customers
+
+
+def partition(chunk: CheckedChunk, lanes: int) -> list[LaneRows]:
+    """
+    Return the valid rows of each lane.
 
     :param chunk: some rows.
     :param lanes: how many lanes there are.
     """
     if lanes == 1:
-        return [(chunk.numbers, chunk.customers())]
-    parts: list[tuple[list[int], list[bytes]]] = [([], []) for _ in range(lanes)]
-    for number, customer, identity in zip(chunk.numbers, chunk.customers().lines, chunk.identities, strict=True):
-        numbers, customers = parts[lane_of(identity, lanes)]
-        numbers.append(number)
-        customers.append(customer)
-    return [(numbers, Encoded(customers)) for numbers, customers in parts]
+        return [LaneRows(chunk.numbers, chunk.identities, chunk.customers())]
+    places: list[list[int]] = [[] for _ in range(lanes)]
+    for place, identity in enumerate(chunk.identities):
+        places[lane_of(identity, lanes)].append(place)
+    customers = chunk.customers()
+    return [
+        LaneRows(
+            [chunk.numbers[place] for place in mine],
+            [chunk.identities[place] for place in mine],
+            customers.pick(mine),
+        )
+        for mine in places
+    ]

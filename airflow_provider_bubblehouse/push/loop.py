@@ -26,6 +26,7 @@ from airflow_provider_bubblehouse.push.workers import CallMade, Completed, Event
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from airflow_provider_bubblehouse.ledger.changes import Changes
     from airflow_provider_bubblehouse.push.batches import Batch
     from airflow_provider_bubblehouse.push.progress import Checkpoint
     from airflow_provider_bubblehouse.push.rejected import RejectedRows
@@ -54,6 +55,7 @@ class Loop:
     :param continue_after_rejection: whether to send the rest after the API rejects a batch.
     :param is_orphan: returns whether the process that supervises this one has ended.
     :param share_read: returns the share of the source that is read, None if not known.
+    :param changes: remembers what the API has accepted, None if nothing does.
     """
 
     def __init__(
@@ -64,12 +66,14 @@ class Loop:
         continue_after_rejection: bool,
         is_orphan: Callable[[], bool],
         share_read: Callable[[], float | None],
+        changes: Changes | None,
     ) -> None:
         self._report = report
         self._rejected_rows = rejected_rows
         self._continue_after_rejection = continue_after_rejection
         self._is_orphan = is_orphan
         self._share_read = share_read
+        self._changes = changes
         self.events = Events()
         self._workers: Workers | None = None
         self._checkpoint: Checkpoint | None = None
@@ -172,6 +176,8 @@ class Loop:
                 event.lane, batch, error, will_be_written=self._rejected_rows is not None
             )
             self._report.add_batch(batch, error)
+        if self._changes is not None:
+            self._changes.complete(batch.numbers, accepted=error is None)
         if error is None:
             return None
         self._save_now(_SAVE_TIMEOUT)

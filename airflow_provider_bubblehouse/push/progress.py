@@ -3,8 +3,8 @@ What a push stores for the next try of its task: how far each lane has come, and
 
 Invariants, none of which may be relaxed:
 
-1. A stored row number means that every valid row of the lane up to it was accepted or rejected. It is the row's number
-   in the source, never a count of valid rows: which rows are valid can change between two tries.
+1. A stored row number means that every valid row of the lane up to it was accepted or rejected, or is unchanged. It is
+   the row's number in the source, never a count of valid rows: which rows are valid can change between two tries.
 2. Progress belongs to a fingerprint of source, settings and rules. Under another fingerprint it is deleted before the
    first call; if that fails, nothing is sent. Otherwise a third try with the first fingerprint would skip rows that
    the second try has overwritten.
@@ -27,7 +27,7 @@ import msgspec
 from airflow_provider_bubblehouse.errors import BubblehouseTransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from airflow_provider_bubblehouse.errors import RejectedError
     from airflow_provider_bubblehouse.push.batches import Batch
@@ -59,16 +59,29 @@ class LaneProgress:
     :param row: the number in the source of the last completed row, 0 before the first one.
     :param accepted: how many rows up to it the API accepted.
     :param rejected: how many rows up to it the API rejected.
+    :param unchanged: how many rows up to it did not have to be sent.
     """
 
     row: int = 0
     accepted: int = 0
     rejected: int = 0
+    unchanged: int = 0
 
     @property
     def completed(self) -> int:
-        """How many rows up to ``row`` were accepted or rejected."""
-        return self.accepted + self.rejected
+        """How many rows up to ``row`` were accepted, rejected or unchanged."""
+        return self.accepted + self.rejected + self.unchanged
+
+    def after(self, batch: Batch, *, is_accepted: bool) -> LaneProgress:
+        """Return the progress after a batch of the lane is completed."""
+        accepted, rejected = (batch.rows, 0) if is_accepted else (0, batch.rows)
+        accepted, rejected = self.accepted + accepted, self.rejected + rejected
+        unchanged = self.unchanged if batch.position is None else batch.position - accepted - rejected
+        return LaneProgress(batch.numbers[-1], accepted, rejected, unchanged)
+
+    def at_end(self, row: int, position: int) -> LaneProgress:
+        """Return the progress after the last row of the lane, which is unchanged if it is in no batch."""
+        return replace(self, row=max(row, self.row), unchanged=position - self.accepted - self.rejected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +140,16 @@ class State:
         """How many rows the API rejected."""
         return sum(lane.rejected for lane in self.lanes)
 
+    @property
+    def unchanged(self) -> int:
+        """How many rows did not have to be sent."""
+        return sum(lane.unchanged for lane in self.lanes)
+
+    @property
+    def completed(self) -> int:
+        """How many rows were accepted, rejected or unchanged."""
+        return sum(lane.completed for lane in self.lanes)
+
     def after(self, lane: int, batch: Batch, error: RejectedError | None, *, will_be_written: bool) -> State:
         """
         Return the state after a batch is completed.
@@ -136,18 +159,21 @@ class State:
         :param error: what the API rejected it with, None if it accepted it.
         :param will_be_written: whether a rejected batch has yet to be written to ``rejected_path``.
         """
-        before, rows = self.lanes[lane], len(batch.numbers)
-        done = (
-            replace(before, row=batch.numbers[-1], accepted=before.accepted + rows)
-            if error is None
-            else replace(before, row=batch.numbers[-1], rejected=before.rejected + rows)
-        )
+        done = self.lanes[lane].after(batch, is_accepted=error is None)
         lanes = (*self.lanes[:lane], done, *self.lanes[lane + 1 :])
         if error is None:
             return State(lanes, self.rejection)
         earlier = self.rejection or Rejection(error.status, error.error_id, 0)
         new = (RejectedBatch(lane, len(lanes), batch.numbers[0], batch.numbers[-1]),) if will_be_written else ()
-        return State(lanes, replace(earlier, rows=earlier.rows + rows, unwritten=(*earlier.unwritten, *new)))
+        return State(lanes, replace(earlier, rows=earlier.rows + batch.rows, unwritten=(*earlier.unwritten, *new)))
+
+    def at_end(self, ends: Sequence[tuple[int, int]]) -> State:
+        """
+        Return the state after the whole source is read and sent.
+
+        :param ends: of each lane the number of its last valid row, and how many it has.
+        """
+        return replace(self, lanes=tuple(lane.at_end(*end) for lane, end in zip(self.lanes, ends, strict=True)))
 
     def after_writing(self, batch: RejectedBatch) -> State:
         """Return the state after a rejected batch is written to ``rejected_path``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_bubblehouse.api.client import Client
+    from airflow_provider_bubblehouse.ledger.changes import Changes
     from airflow_provider_bubblehouse.push.encoder import InvalidRow
     from airflow_provider_bubblehouse.push.plan import Plan
     from airflow_provider_bubblehouse.push.progress import Rejection, StateStore
@@ -61,6 +63,7 @@ class Push:
     :param connect: opens the client of one lane; None for a dry run, which makes no call.
     :param resume: how to continue after earlier tries; None to start over and store nothing.
     :param rejected_rows: writes rejected and invalid rows to a folder, None to write them nowhere.
+    :param changes: decides which rows have changed and remembers what the API accepts; None to send all.
     :param report: counts, logs and measures.
     :param is_orphan: returns whether the process that supervises this one has ended.
     """
@@ -71,6 +74,7 @@ class Push:
     connect: Callable[[], Client] | None
     resume: Resume | None = None
     rejected_rows: RejectedRows | None = None
+    changes: Changes | None = None
     report: Report = field(default_factory=Report)
     is_orphan: Callable[[], bool] = field(default=lambda: False)
     _loop: Loop = field(init=False)
@@ -82,6 +86,7 @@ class Push:
             continue_after_rejection=self.plan.continue_after_rejection,
             is_orphan=self.is_orphan,
             share_read=lambda: self.source.share_read(),
+            changes=self.changes,
         )
 
     def run(self) -> dict[str, Any]:
@@ -92,7 +97,8 @@ class Push:
         :raises BubblehouseError: with the counts so far as its ``summary``.
         """
         try:
-            self._run()
+            with self.changes or nullcontext():
+                self._run_with_changes()
         except BaseException as error:
             self._loop.save_at_end(trust=not isinstance(error, ResumeMismatchError))
             final = self._final(error)
@@ -115,6 +121,17 @@ class Push:
         """
         self._loop.events.put(Stop("The push was told to stop."))
 
+    def _run_with_changes(self) -> None:
+        try:
+            self._run()
+        except BaseException:
+            if self.changes is not None and not self.is_orphan():
+                try:
+                    self.changes.upload()
+                except BubblehouseTransientError as error:
+                    log.warning("%s", error)
+            raise
+
     def _run(self) -> None:
         version = self.source.version()
         checkpoint = self._checkpoint()
@@ -127,15 +144,19 @@ class Push:
             if resumed.lanes is None or not self.plan.continue_after_rejection:
                 raise self._rejected_error()
         reader = self._reader(self.report, on_invalid=self._report_invalid)
-        if resumed.lanes is None and self.plan.validates_first:
+        if self.changes is not None or (resumed.lanes is None and self.plan.validates_first):
             reader.validate()
             if self.source.version() != version:
                 raise source_changed_error()
         if checkpoint is not None and resumed.stale:
             delete_state(checkpoint.store)
+        if self.changes is not None:
+            self.changes.begin()
         self._send(reader)
         if self.source.version() != version:
             raise source_changed_error()
+        if self.changes is not None:
+            self.changes.upload()
         if self.report.summary.state.rejection is not None:
             raise self._rejected_error()
         if checkpoint is not None:
@@ -157,9 +178,9 @@ class Push:
         lanes = resumed.lanes or tuple(LaneProgress() for _ in range(self.plan.in_flight))
         summary.state = State(lanes, resumed.rejection)
         summary.read, summary.invalid = resumed.read, resumed.invalid
-        summary.resumed_at, summary.accepted_before = summary.completed, summary.state.accepted
+        summary.resumed_at, summary.accepted_before = summary.state.completed, summary.state.accepted
         if resumed.lanes is not None:
-            log.info("Earlier tries have completed %d rows; the push continues after them.", summary.completed)
+            log.info("Earlier tries have completed %d rows; the push continues after them.", summary.resumed_at)
 
     def _write_earlier_rejections(self, rejection: Rejection) -> None:
         """Write the rejected rows that an earlier try could not write, because it was interrupted."""
@@ -181,6 +202,7 @@ class Push:
             report=report,
             on_invalid=on_invalid,
             tick=self._loop.process_events,
+            changes=self.changes,
         )
 
     def _report_invalid(self, rows: Sequence[InvalidRow]) -> None:
@@ -189,10 +211,12 @@ class Push:
         self.report.add_invalid(rows)
 
     def _send(self, reader: Reader) -> None:
-        batches = reader.batches(self.report.summary.state.lanes)
+        summary = self.report.summary
+        lanes = reader.lanes(summary.state.lanes)
+        batches = reader.batches(lanes)
         if self.connect is None:
             for _ in batches:
-                self.report.summary.batches += 1
+                summary.batches += 1
             return
         plan, stop = self.plan, Flag()
         pacer = Pacer(max_calls_per_second=plan.max_calls_per_second, rate_limit_wait=plan.rate_limit_wait, stop=stop)
@@ -207,6 +231,8 @@ class Push:
             events=self._loop.events,
         )
         self._loop.send_all(batches, workers)
+        if self.changes is not None:
+            summary.state = summary.state.at_end([(lane.last_row, lane.position) for lane in lanes])
 
     def _delete_progress(self, store: StateStore) -> None:
         """Delete the progress after a success."""

@@ -8,11 +8,12 @@ from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_bubblehouse.errors import BubblehouseTransientError, PermanentError
-from airflow_provider_bubblehouse.push.batches import Batch, Batcher, body_of, lane_of, partition
+from airflow_provider_bubblehouse.push.batches import Batch, Batcher, LaneRows, body_of, lane_of, partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from airflow_provider_bubblehouse.ledger.changes import Changes
     from airflow_provider_bubblehouse.push.chunks import Chunk
     from airflow_provider_bubblehouse.push.encoder import CheckedChunk, InvalidRow
     from airflow_provider_bubblehouse.push.plan import Plan
@@ -53,6 +54,7 @@ class Reader:
     :param report: counts the rows.
     :param on_invalid: called with invalid rows, as they are found.
     :param tick: called after each chunk; what it raises ends the reading.
+    :param changes: decides which rows have changed; None to send all.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Reader:
         report: Report,
         on_invalid: Callable[[Sequence[InvalidRow]], None],
         tick: Callable[[], None],
+        changes: Changes | None = None,
     ) -> None:
         self._source = source
         self._converter = converter
@@ -71,6 +74,7 @@ class Reader:
         self._report = report
         self._on_invalid = on_invalid
         self._tick = tick
+        self._changes = changes
         self._validated: tuple[int, int] | None = None  # rows and invalid rows of the validating pass
 
     def validate(self) -> None:
@@ -80,7 +84,9 @@ class Reader:
         :raises PermanentError: if the source has an invalid row and these are not skipped, or breaks a limit.
         """
         summary, maximum = self._report.summary, self._plan.max_customers
-        for _ in self._chunks(self._on_invalid):
+        for chunk in self._chunks(self._on_invalid):
+            if self._changes is not None:
+                self._changes.survey(chunk.numbers, chunk.identities, chunk.customers().lines)
             if maximum is not None and summary.read > maximum:
                 raise PermanentError(
                     f"The source has more than the {maximum} rows that max_customers allows; nothing was sent. Check "
@@ -109,26 +115,40 @@ class Reader:
                 f"max_invalid allows {limit}. Fix the source, or raise max_invalid. {self._report.invalid_rows}."
             )
 
-    def batches(self, completed: Sequence[LaneProgress]) -> Iterator[tuple[int, Batch]]:
+    def batches(self, lanes: Sequence[LaneReader]) -> Iterator[tuple[int, Batch]]:
         """
-        Yield the batches to send, each with its lane.
+        Yield the batches to send, each with the number of its lane.
 
-        :param completed: what earlier tries have completed in each lane; those rows are skipped.
+        :param lanes: cut the batches of each lane.
         :raises ResumeMismatchError: if the skipped rows are not as many as earlier tries have completed.
-        :raises PermanentError: if the source was changed since it was validated, or has more than one batch with
-            ``debug``.
+        :raises PermanentError: if the source was changed since it was validated, if all of its rows are invalid, or if
+            it has more than one batch with ``debug``.
         """
-        batches = self._batches(completed)
+        batches = self._batches(lanes)
         return _only_one(batches) if self._plan.debug else batches
 
-    def _batches(self, completed: Sequence[LaneProgress]) -> Iterator[tuple[int, Batch]]:
-        plan, summary = self._plan, self._report.summary
-        skipped = [_Skipped(progress) for progress in completed]
-        batchers = [
-            Batcher(batch_size=plan.batch_size, max_batch_bytes=plan.max_batch_bytes, debug=plan.debug)
-            for _ in completed
+    def lanes(self, completed: Sequence[LaneProgress]) -> list[LaneReader]:
+        """
+        Return what cuts the batches of each lane.
+
+        :param completed: what earlier tries have completed in each lane; those rows are skipped.
+        """
+        plan = self._plan
+        return [
+            LaneReader(
+                progress,
+                Batcher(batch_size=plan.batch_size, max_batch_bytes=plan.max_batch_bytes, debug=plan.debug),
+                self._changes,
+            )
+            for progress in completed
         ]
-        yield from self._full_batches(skipped, batchers)
+
+    def _batches(self, lanes: Sequence[LaneReader]) -> Iterator[tuple[int, Batch]]:
+        summary = self._report.summary
+        for chunk in self._chunks(self._on_invalid_when_sending()):
+            full = [list(lane.add(rows)) for lane, rows in zip(lanes, partition(chunk, len(lanes)), strict=True)]
+            for turn in zip_longest(*full):  # in turns, so that no lane waits for another one's batches
+                yield from ((number, batch) for number, batch in enumerate(turn) if batch is not None)
         if self._validated is not None and self._validated != (summary.read, summary.invalid):
             raise source_changed_error()
         if summary.read and summary.invalid == summary.read:
@@ -136,20 +156,9 @@ class Reader:
                 f"All {_rows(summary.read)} are invalid, so nothing was sent. Fix the source. "
                 f"{self._report.invalid_rows}."
             )
-        for lane in skipped:
-            lane.check()
-        for lane_number, batcher in enumerate(batchers):
-            for batch in batcher.rest():
-                yield lane_number, batch
-
-    def _full_batches(self, skipped: Sequence[_Skipped], batchers: Sequence[Batcher]) -> Iterator[tuple[int, Batch]]:
-        for chunk in self._chunks(self._on_invalid_when_sending()):
-            full: list[list[Batch]] = []
-            for lane, (numbers, customers) in enumerate(partition(chunk, len(batchers))):
-                start = skipped[lane].skip(numbers)
-                full.append(list(batchers[lane].add(numbers[start:], customers[start:])))
-            for turn in zip_longest(*full):  # in turns, so that no lane waits for another one's batches
-                yield from ((lane, batch) for lane, batch in enumerate(turn) if batch is not None)
+        for number, lane in enumerate(lanes):
+            for batch in lane.rest():
+                yield number, batch
 
     def _on_invalid_when_sending(self) -> Callable[[Sequence[InvalidRow]], None]:
         if not self._plan.skip_invalid:
@@ -198,24 +207,52 @@ class Reader:
         self._report.rows_by_file = rows_by_file
 
 
-class _Skipped:
-    """Counts the rows of one lane that earlier tries have completed."""
+class LaneReader:
+    """
+    Cuts the batches of one lane.
 
-    def __init__(self, progress: LaneProgress) -> None:
-        self._last_row = progress.row
-        self._left = progress.completed
+    :param progress: what earlier tries have completed; those rows are skipped, and counted again.
+    :param batcher: puts customers together.
+    :param changes: decides which rows have changed; None to send all.
+    """
 
-    def skip(self, numbers: Sequence[int]) -> int:
-        """Return how many of these rows are completed; the others follow them."""
-        count = bisect_right(numbers, self._last_row)
-        self._left -= count
-        if count < len(numbers):
-            self.check()
-        return count
+    def __init__(self, progress: LaneProgress, batcher: Batcher, changes: Changes | None) -> None:
+        self._progress = progress
+        self._to_skip = progress.completed
+        self._batcher = batcher
+        self._changes = changes
+        self.last_row = 0
+        self.position = 0  # how many valid rows of the lane have been read
 
-    def check(self) -> None:
-        """Raise if the skipped rows are not as many as earlier tries have completed."""
-        if self._left:
+    def add(self, rows: LaneRows) -> Iterator[Batch]:
+        """Add the valid rows of a chunk, and yield the batches that are full."""
+        start = bisect_right(rows.numbers, self._progress.row)
+        self._to_skip -= start
+        if start < len(rows.numbers):
+            self._check_skipped()
+        if self._changes is None:
+            yield from self._batcher.add(rows.numbers[start:], rows.customers[start:])
+        else:
+            yield from self._add_changed(rows, start, self._changes)
+        if rows.numbers:
+            self.last_row = rows.numbers[-1]
+            self.position += len(rows.numbers)
+
+    def _add_changed(self, rows: LaneRows, start: int, changes: Changes) -> Iterator[Batch]:
+        places = [place for place in changes.changed_places(rows.numbers) if place >= start]
+        if not places:
+            return
+        numbers, customers = [rows.numbers[place] for place in places], rows.customers.pick(places)
+        changes.send(numbers, [rows.identities[place] for place in places], customers.lines)
+        yield from self._batcher.add(numbers, customers, [self.position + place + 1 for place in places])
+
+    def rest(self) -> Iterator[Batch]:
+        """Yield the last batch, after the whole source is read."""
+        self._check_skipped()
+        yield from self._batcher.rest()
+
+    def _check_skipped(self) -> None:
+        if self._to_skip:
             raise ResumeMismatchError
 
 

@@ -30,7 +30,8 @@ _KINDS_SHOWN = 20  # nobody reads a message with more
 @dataclass(slots=True)
 class Summary:
     """
-    The counts of a push. ``read`` is always the sum of ``invalid``, ``accepted``, ``rejected`` and ``unsent``.
+    The counts of a push. ``read`` is always the sum of ``invalid``, ``unchanged``, ``accepted``, ``rejected`` and
+    ``unsent``.
 
     :param read: rows read over all tries.
     :param invalid: the invalid ones among them.
@@ -55,11 +56,6 @@ class Summary:
     _started: float = field(default_factory=time.monotonic)
 
     @property
-    def completed(self) -> int:
-        """How many rows the API has accepted or rejected, over all tries."""
-        return self.state.accepted + self.state.rejected
-
-    @property
     def accepted_now(self) -> int:
         """How many rows the API has accepted in this try."""
         return self.state.accepted - self.accepted_before
@@ -67,16 +63,17 @@ class Summary:
     @property
     def rows_per_second(self) -> float:
         """How many rows this try has completed in a second."""
-        return (self.completed - self.resumed_at) / max(time.monotonic() - self._started, 0.001)
+        return (self.state.completed - self.resumed_at) / max(time.monotonic() - self._started, 0.001)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts and the seconds since the start, for XCom."""
         return {
             "read": self.read,
             "invalid": self.invalid,
+            "unchanged": self.state.unchanged,
             "accepted": self.state.accepted,
             "rejected": self.state.rejected,
-            "unsent": self.read - self.invalid - self.completed,
+            "unsent": self.read - self.invalid - self.state.completed,
             "resumed_at": self.resumed_at,
             "batches": self.batches,
             "calls": self.calls,
@@ -128,7 +125,7 @@ class Report:
         log.info(
             "Progress: %d rows read, %d completed, %d batches, %.0f rows/s, %d retries%s.",
             summary.read,
-            summary.completed,
+            summary.state.completed,
             summary.batches,
             summary.rows_per_second,
             summary.retries,

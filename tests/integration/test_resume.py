@@ -389,7 +389,7 @@ def test_progress_counts_rows_of_the_source_and_not_valid_ones(sandbox, store, n
     options = {"customers": people(30), "batch_size": 10, "max_attempts": 1, "on_invalid": "skip"}
     failed(BubblehouseTransientError, store, **options)
     (lane,) = json.loads(store.values["bubblehouse_push"])["lanes"]
-    assert lane == {"row": 11, "accepted": 10, "rejected": 0}
+    assert lane == {"row": 11, "accepted": 10, "rejected": 0, "unchanged": 0}
 
 
 def test_progress_under_other_settings_is_deleted_before_the_first_call(sandbox, store, no_waits):
