@@ -49,18 +49,27 @@ class Try(NamedTuple):
 
 class Deployment:
     """
-    A scheduler with LocalExecutor, a DAG processor, a triggerer and an API server; a context manager.
+    A scheduler, a DAG processor, a triggerer and an API server; a context manager.
 
     Everybody is an admin, nothing listens elsewhere than on 127.0.0.1, and heartbeats are short.
 
     :param home: an empty folder.
     :param environment: more environment variables for all of its processes.
+    :param database: the URL of an empty database; without it, an SQLite file.
+    :param broker: the URL of a broker for CeleryExecutor and a worker; without it, the executor is LocalExecutor.
     """
 
-    def __init__(self, home: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        database: str | None = None,
+        broker: str | None = None,
+    ) -> None:
         self.home = home
         self.dags = home / "dags"
-        self.database = home / "airflow.db"
+        self.database = database or f"sqlite:///{home / 'airflow.db'}"
         port = free_port()
         self.url = f"http://{ADDRESS}:{port}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
@@ -73,7 +82,7 @@ class Deployment:
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor" if broker else "LocalExecutor",
             "AIRFLOW__CORE__FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",  # as many worker processes are started, by default 32
@@ -81,14 +90,30 @@ class Deployment:
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",  # only what is new or has changed
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "1",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database,
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",  # a task without supervisor fails after it
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "NO_PROXY": "127.0.0.1,localhost",
         }
+        # Their servers of logs would listen on all addresses.
+        self._commands = {
+            "api-server": ["api-server"],
+            "scheduler": ["scheduler", "--skip-serve-logs"],
+            "dag-processor": ["dag-processor"],
+            "triggerer": ["triggerer", "--skip-serve-logs"],
+        }
+        if broker:
+            settings |= {
+                "AIRFLOW__CELERY__BROKER_URL": broker,
+                "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{self.database}",
+            }
+            self._commands["worker"] = ["celery", "worker", "--skip-serve-logs", "--concurrency=2"]
         self.environment = kept | settings | dict(environment or {})
         self._components: dict[str, subprocess.Popen[bytes]] = {}
+        self._tasks: list[psutil.Process] = []
         self._session = requests.Session()
 
     def __enter__(self) -> Self:
@@ -108,12 +133,10 @@ class Deployment:
         if made.returncode:
             raise RuntimeError(f"No database could be made:\n{made.stderr}")
         try:
-            for name in ("api-server", "scheduler", "dag-processor", "triggerer"):
-                # Their servers of logs would listen on all addresses.
-                options = ["--skip-serve-logs"] if name in ("scheduler", "triggerer") else []
+            for name, command in self._commands.items():
                 with (self.home / f"{name}.out").open("wb") as output:
                     self._components[name] = subprocess.Popen(
-                        [sys.executable, "-m", "airflow", name, *options],
+                        [sys.executable, "-m", "airflow", *command],
                         env=self.environment,
                         stdout=output,
                         stderr=subprocess.STDOUT,
@@ -256,18 +279,24 @@ class Deployment:
 
         A supervisor is a worker of the executor at the same time, and takes the next task when this one has ended.
         """
-        scheduler = self._components["scheduler"].pid
+        components = {component.pid for component in self._components.values()}
 
         def running() -> psutil.Process | None:
             task = self.wait(run, task_id, states={"running"}, try_number=try_number, map_index=map_index)
             try:
                 process = psutil.Process(task["pid"])
-                ours = scheduler in [parent.pid for parent in process.parents()]
+                ours = any(parent.pid in components for parent in process.parents())
             except (TypeError, psutil.NoSuchProcess):  # it runs, but not yet, or no longer, in this process
                 return None
             return process if ours else None
 
-        return self.poll(running, f"{task_id} has a process")
+        process: psutil.Process = self.poll(running, f"{task_id} has a process")
+        self._tasks.append(process)
+        return process
+
+    def component(self, name: str) -> psutil.Process:
+        """Return the process of a component: ``scheduler``, ``worker`` and so on."""
+        return psutil.Process(self._components[name].pid)
 
     # What is left behind
 
@@ -290,8 +319,9 @@ class Deployment:
         return self.api("GET", path, params={"map_index": map_index, "deserialize": True})["value"]
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Ask Airflow's own database."""
-        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
+        """Ask Airflow's own database, if it is SQLite."""
+        path = self.database.removeprefix("sqlite:///")
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             return connection.execute(sql, parameters).fetchall()
 
     def api(self, method: str, path: str, **kwargs: Any) -> Any:
@@ -332,6 +362,9 @@ class Deployment:
     def _stop(self) -> None:
         self._session.close()
         end(self._components.values())
+        for task in self._tasks:  # one that has lost its supervisor is below no component
+            with suppress(psutil.NoSuchProcess):
+                task.kill()
 
 
 def wait_until(look: Callable[[], Any], what: str, *, timeout: float = 60) -> Any:

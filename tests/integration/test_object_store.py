@@ -5,12 +5,8 @@ from __future__ import annotations
 import pytest
 from object_store import ANONYMOUS_CONNECTION
 
+from airflow_provider_bubblehouse.airflow_compat import ObjectStoragePath
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
-
-try:
-    from airflow.sdk import ObjectStoragePath
-except ImportError:  # Airflow 2
-    from airflow.io.path import ObjectStoragePath
 
 LINES = b'{"id": "1"}\n{"id": "2"}\n'
 

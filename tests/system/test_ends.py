@@ -80,6 +80,20 @@ def test_a_process_killed_three_times_loses_nothing_and_sends_little_again(deplo
     assert sent_again <= 3 * (under_way + 1.5 * fastest)
 
 
+def test_a_push_that_has_lost_its_supervisor_stops_and_the_next_try_resumes(deployment, sandbox, start):
+    sandbox.rates({f"delay={DELAY}": 1.0})
+    run = start(in_flight=LANES)
+    process = deployment.task_process(run, "push")
+    deployment.poll(lambda: accepted_rows(sandbox) > ROWS // 5, "a fifth is pushed")
+    process.parent().kill()
+    assert deployment.wait_for_run(run) == "success"
+    assert identifiers(sandbox) == {str(row) for row in range(ROWS)}
+    sent_again = sum(call.rows for call in sandbox.calls if call.processed) - ROWS
+    fastest = LANES * BATCH / DELAY  # rows a second
+    under_way = LANES * BATCH
+    assert sent_again <= under_way + 2 * fastest
+
+
 @pytest.mark.parametrize("busy_with", ["503,retry_after=60", "delay=60"], ids=["backoff", "slow_answer"])
 def test_sigterm_ends_the_process_before_airflow_would_kill_it_and_the_next_try_goes_on(
     deployment, sandbox, start, busy_with

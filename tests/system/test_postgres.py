@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from glob import glob
 from pathlib import Path
 
 import pytest
+from servers import running_postgres
 
 from airflow_provider_bubblehouse.exceptions import BubblehouseTransientError
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
@@ -24,45 +22,11 @@ ROOT = Path(__file__).parents[2]
 SENTINEL = "sentinel@example.com"
 
 
-def program(name: str) -> str:
-    """Return the path of a program of PostgreSQL, which Debian keeps out of the PATH."""
-    found = shutil.which(name) or next(iter(sorted(glob(f"/usr/lib/postgresql/*/bin/{name}"))[::-1]), None)
-    if found is None:
-        pytest.skip("there is no PostgreSQL; apt-get install postgresql")
-    return found
-
-
 @pytest.fixture(scope="module")
 def postgres():
-    """A server of the tests' own, which takes calls on a socket in its folder only; yields that folder."""
-    psycopg2 = pytest.importorskip("psycopg2")
-    initdb, server = program("initdb"), program("postgres")
-    # Of pytest's temporary folders nobody but their owner may enter any, and the server does not run as root.
-    with tempfile.TemporaryDirectory(prefix="bubblehouse-postgres-") as folder:
-        as_user = {}
-        if os.geteuid() == 0:
-            shutil.chown(folder, "postgres", "postgres")
-            as_user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-        common = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, **as_user}
-        command = [initdb, "--pgdata=data", "--username=shop", "--auth=trust", "--encoding=UTF8", "--no-sync"]
-        subprocess.run(command, check=True, **common)
-        running = subprocess.Popen(
-            [server, "-D", "data", "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"], **common
-        )
-        try:
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    psycopg2.connect(host=folder, user="shop", dbname="postgres").close()
-                    break
-                except psycopg2.OperationalError:
-                    assert running.poll() is None, "PostgreSQL has ended"
-                    assert time.monotonic() < deadline, "PostgreSQL takes no connection"
-                    time.sleep(0.1)
-            yield folder
-        finally:
-            running.send_signal(signal.SIGINT)  # its fast shutdown
-            running.wait(60)
+    """A server of the tests' own; yields the folder of its socket."""
+    with running_postgres() as folder:
+        yield folder
 
 
 @pytest.fixture
