@@ -21,7 +21,7 @@ from airflow_provider_bubblehouse.exceptions import (
     add_no_retries_hint,
 )
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
-from airflow_provider_bubblehouse.operators.customers import CustomerRows
+from airflow_provider_bubblehouse.operators.rendering import CustomerRows, join_surrogates, run_time_oids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -235,11 +235,13 @@ class BubblehouseCustomerSensor(_BubblehouseSensor):
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
     ) -> None:
-        """Render, and leave all values out of what Airflow stores. Mapped tasks come by here only."""
+        """Render templates, not data, and replace values by wrappers that show none in what Airflow stores."""
+        if parent is self:
+            seen_oids = run_time_oids(self, context, seen_oids)
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
         if parent is self:
-            self.identity = CustomerRows(read_identities(self.identity))
-            self.expected = None if self.expected is None else _Expected(read_expected(self.expected))
+            self.identity = CustomerRows(read_identities(join_surrogates(self.identity)))
+            self.expected = None if self.expected is None else _Expected(read_expected(join_surrogates(self.expected)))
 
 
 class _Expected(Mapping[str, Any]):

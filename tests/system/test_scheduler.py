@@ -201,3 +201,53 @@ def stored_rows(deployment):
                 table,
                 " ".join(part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in row),
             )
+
+
+TEMPLATE = "{{ conn.bubblehouse_default.password }}"
+
+TEMPLATES = """
+    import json
+
+    from airflow.sdk import DAG, task
+
+    from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
+    from airflow_provider_bubblehouse.sensors.bubblehouse import BubblehouseCustomerSensor
+
+    def row(name):
+        return {"id": name, "first_name": "{{ conn.bubblehouse_default.password }}"}
+
+    with DAG("templates") as dag:
+
+        @task
+        def extract():
+            return [{"rows": [row("function")]}]
+
+        @task
+        def extract_text():
+            return [{"customers": json.dumps([row("text")])}]
+
+        @task
+        def sample():
+            return [{"identity": {"shop_id": name}, "expected": row(name)} for name in ("function", "text")]
+
+        @task.bubblehouse_customers
+        def push(rows, run):
+            return [dict(one, last_name=run) for one in rows]
+
+        pushed = [
+            push.partial(run="{{ dag.dag_id }}").expand_kwargs(extract()),
+            UpdateCustomersOperator.partial(task_id="push_text").expand_kwargs(extract_text()),
+        ]
+        pushed >> BubblehouseCustomerSensor.partial(task_id="wait", timeout=30, poke_interval=1).expand_kwargs(sample())
+"""
+
+
+def test_a_customer_named_like_a_template_is_sent_no_token(deployment, sandbox):
+    run = deployment.trigger(deployment.add_dag("templates", TEMPLATES))
+    assert deployment.wait_for_run(run) == "success"
+    pushed = [customer for call in sandbox.calls for customer in call.customers]
+    assert sandbox.token not in json.dumps(pushed)
+    assert sorted(pushed, key=lambda customer: customer["id"]) == [
+        {"id": "function", "first_name": TEMPLATE, "last_name": "templates"},
+        {"id": "text", "first_name": TEMPLATE},
+    ]
