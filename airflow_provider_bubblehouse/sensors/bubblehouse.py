@@ -172,8 +172,10 @@ class BubblehouseCustomerSensor(_BubblehouseSensor):
     after the other. "No customer matches" means not yet; any other 4xx fails the task at once, without a retry. A 5xx
     or a network error fails the task, which Airflow then retries; with ``silent_fail`` the sensor goes on waiting.
 
-    Airflow shows how many customers and which fields are meant, and no value. In deferred mode identities and expected
-    values are in its database, encrypted, while the sensor waits. Literal ones are part of the serialized DAG.
+    Airflow shows how many customers and which fields are meant, and no value. In deferred mode its database holds
+    identities and expected values while the sensor waits, encrypted with a key derived from the secret of the
+    connection. If that secret changes meanwhile, the task fails as for an outage, and its retry defers again. Literal
+    ones are part of the serialized DAG.
 
     :param identity: which customer: an object with ``shop_id`` (the ``id`` that it was pushed with), ``email`` or
         ``bubblehouse_id``; where several are given it must match each. A list of such, as a sample of the push, waits
@@ -222,14 +224,14 @@ class BubblehouseCustomerSensor(_BubblehouseSensor):
         return True
 
     def _trigger(self) -> BaseTrigger:
-        from airflow_provider_bubblehouse.triggers.bubblehouse import BubblehouseCustomerTrigger
+        from airflow_provider_bubblehouse.triggers.bubblehouse import BubblehouseCustomerTrigger, encrypt_customers
 
+        identities = read_identities(self.identity)[self._found :]
         return BubblehouseCustomerTrigger(
             bubblehouse_conn_id=self.bubblehouse_conn_id,
             poke_interval=self.poke_interval,
             wait_when_unavailable=self.silent_fail,
-            identities=read_identities(self.identity)[self._found :],
-            expected=read_expected(self.expected),
+            encrypted=encrypt_customers(self.bubblehouse_conn_id, identities, read_expected(self.expected)),
         )
 
     def _do_render_template_fields(

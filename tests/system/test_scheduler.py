@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
+
 EXAMPLES = Path(__file__).parents[2] / "dags_examples"
 
 # How many customers, deleted ones included, an example leaves in an empty sandbox.
@@ -190,6 +192,45 @@ def test_airflow_keeps_no_customer_and_no_token(deployment, private_dag, sandbox
     assert not [task["task_id"] for task in pushes if sentinels.search(json.dumps(task))]
     assert not [file for file in deployment.log_files() if sentinels.search(file.read_text(errors="replace"))]
     assert not [table for table, text in stored_rows(deployment) if sentinels.search(text)]
+
+
+DEFERRED = """
+    import json
+
+    from airflow.sdk import DAG, Param, task
+
+    from airflow_provider_bubblehouse.sensors.bubblehouse import BubblehouseCustomerSensor
+
+    with DAG("deferred", params={"path": Param("", type="string")}):
+
+        @task(multiple_outputs=True, show_return_value_in_logs=False)
+        def extract(params=None):
+            with open(params["path"]) as file:
+                customer = json.load(file)
+            return {"identity": {"email": customer["email"]}, "expected": customer}
+
+        customer = extract()
+        BubblehouseCustomerSensor(
+            task_id="wait",
+            identity=customer["identity"],
+            expected=customer["expected"],
+            poke_interval=1,
+            deferrable=True,
+            bubblehouse_conn_id="private_token",
+        )
+"""
+
+
+def test_airflow_keeps_no_customer_that_a_deferred_sensor_waits_for(deployment, private_dag, sandbox, tmp_path):
+    path = tmp_path / "customer.json"
+    path.write_text(json.dumps(CUSTOMER))
+    run = deployment.trigger(deployment.add_dag("deferred", DEFERRED), conf={"path": str(path)})
+    deployment.wait(run, "wait", states={"deferred"})
+    assert deployment.query("SELECT count(*) FROM trigger") == [(1,)]
+    assert not [table for table, text in stored_rows(deployment) if "sentinel" in text.lower()]
+    BubblehouseHook().update_customers([CUSTOMER])
+    assert deployment.wait_for_run(run) == "success"
+    assert not [file for file in deployment.log_files() if "sentinel" in file.read_text(errors="replace").lower()]
 
 
 def stored_rows(deployment):
