@@ -43,7 +43,7 @@ def read_identities(value: object) -> list[dict[str, str]]:
     :param value: a mapping with ``shop_id``, ``email`` or ``bubblehouse_id``, a list of such, or either as JSON.
     :raises PermanentError: if it is anything else.
     """
-    value = _from_json("identity", value)
+    value = from_json("identity", value)
     if isinstance(value, Mapping):
         value = [value]
     if isinstance(value, str) or not isinstance(value, Sequence):
@@ -74,7 +74,7 @@ def read_expected(value: object) -> dict[str, Any]:
     """
     from airflow_provider_bubblehouse.api.customers import CustomerNormaliser, InvalidCustomerError
 
-    value = _from_json("expected", value)
+    value = from_json("expected", value)
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -143,14 +143,20 @@ def _comparable(name: str, value: Any) -> Any:
     return value or None  # nothing is nothing, however it is said
 
 
-def _from_json(parameter: str, value: object) -> object:
-    """Read what a template has rendered to."""
+def from_json(parameter: str, value: object) -> object:
+    """
+    Decode JSON text, such as a rendered template; return any other value as it is.
+
+    :param parameter: the parameter's name, for the error.
+    :param value: its value.
+    :raises PermanentError: for text that is not JSON.
+    """
     if not isinstance(value, str):
         return value
     import msgspec
 
     try:
-        return msgspec.json.decode(value)
+        return msgspec.json.decode(value.encode())  # msgspec refuses jinja's Markup, a subclass of str
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise PermanentError(
             f"{parameter} is text that is not JSON; end its template with | tojson, or pass the task's output itself."

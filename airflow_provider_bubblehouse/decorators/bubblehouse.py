@@ -12,6 +12,7 @@ from airflow_provider_bubblehouse.airflow_compat import (
     task_decorator_factory,
 )
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
+from airflow_provider_bubblehouse.operators.rendering import run_time_oids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -29,15 +30,16 @@ class _Hidden:
         return f"<{type(self.argument).__name__}>"
 
 
-def _hidden(argument: Any) -> Any:
-    return argument if argument is None or isinstance(argument, _NO_ROWS) else _Hidden(argument)
+_NO_ROWS = (str, int, float, dt.date, dt.timedelta, type(None))  # types that Airflow may store and show
 
 
 def _shown(argument: Any) -> Any:
     return argument.argument if isinstance(argument, _Hidden) else argument
 
 
-_NO_ROWS = (str, int, float, dt.date, dt.timedelta, _Hidden)
+def _hidden(argument: Any) -> Any:
+    argument = _shown(argument)
+    return argument if isinstance(argument, _NO_ROWS) else _Hidden(argument)
 
 
 class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
@@ -73,9 +75,17 @@ class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
     ) -> None:
+        if parent is self:
+            # Hidden before they are rendered, too: Airflow logs a field whose template fails, with all its values.
+            data = run_time_oids(self, context, seen_oids)
+            self.op_kwargs = {
+                name: _Hidden(argument) if id(argument) in data else argument
+                for name, argument in self.op_kwargs.items()
+            }
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
-        self.op_args = [_hidden(argument) for argument in self.op_args]
-        self.op_kwargs = {name: _hidden(argument) for name, argument in self.op_kwargs.items()}
+        if parent is self:
+            self.op_args = [_hidden(argument) for argument in self.op_args]
+            self.op_kwargs = {name: _hidden(argument) for name, argument in self.op_kwargs.items()}
 
 
 def bubblehouse_customers_task(

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_bubblehouse.airflow_compat import BaseOperator
 from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
+from airflow_provider_bubblehouse.api.details import from_json
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
     BubblehouseTransientError,
     add_no_retries_hint,
 )
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
+from airflow_provider_bubblehouse.operators.rendering import CustomerRows, join_surrogates, resolve, run_time_oids
 from airflow_provider_bubblehouse.push.batches import DEFAULT_MAX_BATCH_BYTES
 from airflow_provider_bubblehouse.sources.columns import targets_of
 from airflow_provider_bubblehouse.sources.files import FILE_FORMATS, FileSource, no_filesystem_error
@@ -38,28 +40,6 @@ if TYPE_CHECKING:
 DEFAULT_BATCH_SIZE = 500  # half of what the API recommends at most for orders, the only number it names
 DEFAULT_MAX_ATTEMPTS = 5
 DEFAULT_MAX_ATTEMPT_SECONDS = 300.0  # a longer outage is for the task's own retries, which hold no worker slot
-
-
-class CustomerRows(Sequence[Any]):
-    """
-    Rows whose text is their count: Airflow stores the text of a rendered field and shows it in its UI.
-
-    A plain ``Sequence``, because Airflow stores a ``list``, or a subclass of it, row by row.
-
-    :param rows: the rows.
-    """
-
-    def __init__(self, rows: Sequence[Any]) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._rows[index]
-
-    def __repr__(self) -> str:
-        return f"{len(self)} customers"
 
 
 class SqlParameters:
@@ -278,7 +258,7 @@ class _CustomersOperator(BaseOperator):
         return RejectedRows(_filesystem(location), "/".join((location.path, *map(str, own))))
 
     def _take(self, customers: Any) -> None:
-        """Have rows as the operator's own; what tells of its attributes, as OpenLineage can, is to show their count."""
+        """Wrap the rows so that their repr is only a count: OpenLineage, for one, reports an operator's attributes."""
         self.customers = CustomerRows(_rows(customers))
 
     def _source(self, converter: CustomerEncoder) -> Source:
@@ -312,20 +292,22 @@ class _CustomersOperator(BaseOperator):
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
     ) -> None:
         """
-        Render the fields, of ``customers`` only what is a template itself, and leave its rows out of what is stored.
+        Render templates, not data, and replace values by wrappers that show none in what Airflow stores.
 
-        A customer's own text is data: one who is named ``{{ 7*7 }}`` is not to be called 49. Mapped tasks come by here
-        only, not by ``render_template_fields``.
+        Mapped tasks call this method only, not ``render_template_fields``.
         """
-        fields = set(template_fields)
-        if not isinstance(self.customers, str):
-            fields.discard("customers")
-            self.customers = _resolve(self.customers, context)
-        super()._do_render_template_fields(parent, fields, context, jinja_env, seen_oids)
+        if parent is not self:  # an object in a field that has template fields of its own
+            super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+            return
+        seen_oids = run_time_oids(self, context, seen_oids)
+        is_template = isinstance(self.customers, str) and id(self.customers) not in seen_oids
+        if self.customers is not None and not is_template:
+            self._take(resolve(self.customers, context))
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        if is_template:
+            self._take(join_surrogates(self.customers))
         if self.sql_parameters is not None and not isinstance(self.sql_parameters, SqlParameters):
             self.sql_parameters = SqlParameters(_parameters(self.sql_parameters))
-        if self.path is None and self.sql is None:
-            self._take(self.customers)
 
 
 class UpdateCustomersOperator(_CustomersOperator):
@@ -438,15 +420,7 @@ class DeleteCustomersOperator(_CustomersOperator):
 
 def _rows(value: Any) -> Sequence[Any]:
     """Return rendered ``customers`` as rows; a template renders to text."""
-    if isinstance(value, str):
-        import msgspec
-
-        try:
-            value = msgspec.json.decode(value)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            raise BubblehousePermanentError(
-                "customers is text that is not JSON; end its template with | tojson, or pass the task's output itself."
-            ) from None
+    value = from_json("customers", value)
     if value is None:
         raise BubblehousePermanentError("customers is None; did the task before return its list?")
     if isinstance(value, Mapping | str) or not isinstance(value, Sequence):
@@ -458,16 +432,6 @@ def _parameters(value: Any) -> Sequence[Any] | Mapping[str, Any]:
     if isinstance(value, str) or not isinstance(value, Sequence | Mapping):
         raise BubblehousePermanentError("sql_parameters must be a list, or an object by the placeholders' names.")
     return value
-
-
-def _resolve(value: Any, context: Any) -> Any:
-    """Replace XComArgs by what they stand for, also inside a list, and render nothing."""
-    if isinstance(value, list | tuple):
-        return [_resolve(inner, context) for inner in value]
-    if isinstance(value, dict):
-        return {name: _resolve(inner, context) for name, inner in value.items()}
-    resolve = getattr(value, "resolve", None)
-    return value if resolve is None or isinstance(value, os.PathLike) else resolve(context)
 
 
 def _filesystem(location: ObjectStoragePath) -> Any:

@@ -21,7 +21,7 @@ from airflow_provider_bubblehouse.exceptions import (
     add_no_retries_hint,
 )
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
-from airflow_provider_bubblehouse.operators.customers import CustomerRows
+from airflow_provider_bubblehouse.operators.rendering import CustomerRows, join_surrogates, run_time_oids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -172,8 +172,10 @@ class BubblehouseCustomerSensor(_BubblehouseSensor):
     after the other. "No customer matches" means not yet; any other 4xx fails the task at once, without a retry. A 5xx
     or a network error fails the task, which Airflow then retries; with ``silent_fail`` the sensor goes on waiting.
 
-    Airflow shows how many customers and which fields are meant, and no value. In deferred mode identities and expected
-    values are in its database, encrypted, while the sensor waits. Literal ones are part of the serialized DAG.
+    Airflow shows how many customers and which fields are meant, and no value. In deferred mode its database holds
+    identities and expected values while the sensor waits, encrypted with a key derived from the secret of the
+    connection. If that secret changes meanwhile, the task fails as for an outage, and its retry defers again. Literal
+    ones are part of the serialized DAG.
 
     :param identity: which customer: an object with ``shop_id`` (the ``id`` that it was pushed with), ``email`` or
         ``bubblehouse_id``; where several are given it must match each. A list of such, as a sample of the push, waits
@@ -222,24 +224,26 @@ class BubblehouseCustomerSensor(_BubblehouseSensor):
         return True
 
     def _trigger(self) -> BaseTrigger:
-        from airflow_provider_bubblehouse.triggers.bubblehouse import BubblehouseCustomerTrigger
+        from airflow_provider_bubblehouse.triggers.bubblehouse import BubblehouseCustomerTrigger, encrypt_customers
 
+        identities = read_identities(self.identity)[self._found :]
         return BubblehouseCustomerTrigger(
             bubblehouse_conn_id=self.bubblehouse_conn_id,
             poke_interval=self.poke_interval,
             wait_when_unavailable=self.silent_fail,
-            identities=read_identities(self.identity)[self._found :],
-            expected=read_expected(self.expected),
+            encrypted=encrypt_customers(self.bubblehouse_conn_id, identities, read_expected(self.expected)),
         )
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
     ) -> None:
-        """Render, and leave all values out of what Airflow stores. Mapped tasks come by here only."""
+        """Render templates, not data, and replace values by wrappers that show none in what Airflow stores."""
+        if parent is self:
+            seen_oids = run_time_oids(self, context, seen_oids)
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
         if parent is self:
-            self.identity = CustomerRows(read_identities(self.identity))
-            self.expected = None if self.expected is None else _Expected(read_expected(self.expected))
+            self.identity = CustomerRows(read_identities(join_surrogates(self.identity)))
+            self.expected = None if self.expected is None else _Expected(read_expected(join_surrogates(self.expected)))
 
 
 class _Expected(Mapping[str, Any]):

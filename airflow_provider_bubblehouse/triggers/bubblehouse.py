@@ -27,11 +27,13 @@ from airflow_provider_bubblehouse.exceptions import (
     BubblehouseTransientError,
 )
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook, shop_connection
+from airflow_provider_bubblehouse.triggers.encryption import decrypt, encrypt
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     import httpx
+    from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_bubblehouse.api.async_client import AsyncClient
     from airflow_provider_bubblehouse.api.connection import ShopConnection
@@ -120,6 +122,10 @@ class _BubblehouseTrigger(BaseTrigger):
             "wait_when_unavailable": self.wait_when_unavailable,
         }
 
+    def __repr__(self) -> str:
+        """Return no parameter: Airflow's own repr shows them all."""
+        return f"<{type(self).__qualname__} {self.bubblehouse_conn_id}>"
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event."""
         yield TriggerEvent(await self._outcome())  # type: ignore[no-untyped-call]
@@ -128,7 +134,7 @@ class _BubblehouseTrigger(BaseTrigger):
         try:
             # It may mask secrets and so wait for Airflow's supervisor, which the event loop must not.
             stored = await get_async_connection(self.bubblehouse_conn_id, hook=BubblehouseHook)
-            connection = await asyncio.to_thread(shop_connection, stored)
+            connection = await asyncio.to_thread(self._read, stored)
             async with _client(connection) as client:
                 # The worker has just looked; and a triggerer that starts takes up all its triggers at the same moment.
                 await asyncio.sleep(random.uniform(0, self.poke_interval))  # noqa: S311 (chance, not a secret)
@@ -137,6 +143,10 @@ class _BubblehouseTrigger(BaseTrigger):
         except Exception as error:  # noqa: BLE001 (an exception that leaves a trigger loses its class)
             return event_of(error)
         return SUCCESS
+
+    def _read(self, stored: Connection) -> ShopConnection:
+        """Read the settings out of the stored connection."""
+        return shop_connection(stored)
 
     async def _is_done_or_waits(self, connection: ShopConnection, client: AsyncClient) -> bool:
         try:
@@ -166,23 +176,40 @@ class BubblehouseCustomerTrigger(_BubblehouseTrigger):
     """
     Waits until customers can be read back and hold what is expected.
 
-    Airflow stores the parameters of a trigger in its database, encrypted with its Fernet key, until the trigger has
-    ended: identities and expected values are there as long.
+    Airflow stores the parameters of a trigger in its database until the trigger has ended. Customers are stored
+    encrypted, with a key derived from the secret of the connection.
 
-    :param identities: which customers, as ``api.details.read_identities`` returns them.
-    :param expected: what they are to hold, as ``api.details.read_expected`` returns it.
+    :param encrypted: ``identities`` and ``expected``, as ``encrypt_customers`` returns them; instead of these two.
+    :param identities: which customers, as ``api.details.read_identities`` returns them. A trigger that version 0.1.0
+        stored has it.
+    :param expected: what they have to hold, as ``api.details.read_expected`` returns it.
     """
 
-    def __init__(self, *, identities: Sequence[Mapping[str, str]], expected: Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        encrypted: str | None = None,
+        identities: Sequence[Mapping[str, str]] = (),
+        expected: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.encrypted = encrypted
         self.identities = [dict(identity) for identity in identities]
-        self.expected = dict(expected)
+        self.expected = dict(expected or {})
         self._found = 0  # how many customers need not be looked at again
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class and its parameters, which Airflow stores."""
+        """Return the class and its parameters, which Airflow stores: no customer's value in plain text."""
         path, parameters = super().serialize()
-        return path, {**parameters, "identities": self.identities, "expected": self.expected}
+        encrypted = self.encrypted or encrypt_customers(self.bubblehouse_conn_id, self.identities, self.expected)
+        return path, {**parameters, "encrypted": encrypted}
+
+    def _read(self, stored: Connection) -> ShopConnection:
+        connection = super()._read(stored)
+        if self.encrypted is not None:
+            self.identities, self.expected = decrypt(self.encrypted, stored)
+        return connection
 
     async def _is_done(self, client: AsyncClient) -> bool:
         import msgspec
@@ -199,6 +226,19 @@ class BubblehouseCustomerTrigger(_BubblehouseTrigger):
                 return False
             self._found += 1
         return True
+
+
+def encrypt_customers(
+    bubblehouse_conn_id: str, identities: Sequence[Mapping[str, str]], expected: Mapping[str, Any]
+) -> str:
+    """
+    Encrypt what a ``BubblehouseCustomerTrigger`` waits for.
+
+    :param bubblehouse_conn_id: the Airflow connection whose secret protects it.
+    :param identities: as for the trigger.
+    :param expected: as for the trigger.
+    """
+    return encrypt((identities, expected), BubblehouseHook.get_connection(bubblehouse_conn_id))
 
 
 @dataclass(slots=True)

@@ -269,7 +269,7 @@ def test_a_dag_file_that_imports_the_sensors_pays_for_no_http_library():
         "import airflow_provider_bubblehouse.sensors.bubblehouse, airflow_provider_bubblehouse.triggers.bubblehouse;"
         "import airflow_provider_bubblehouse.callbacks, airflow_provider_bubblehouse.retry_policy;"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before};"
-        "assert not new & {'requests', 'httpx', 'jwt', 'pyarrow'}, new"
+        "assert not new & {'requests', 'httpx', 'jwt', 'pyarrow', 'cryptography'}, new"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -306,6 +306,29 @@ def test_airflow_shows_how_many_customers_and_which_fields_and_no_value(sandbox,
     assert shown["mapped"]["identity"] == "1 customers"
     kept = [row for row in stored(dag.dag_id, "xcom", "task_id, value") if row[0] in ("wait", "mapped")]
     assert "sentinel" not in str([shown["wait"], kept]).lower()
+
+
+def test_a_deferred_sensor_stores_no_value_of_a_customer(sandbox):
+    sandbox.script(NOT_YET)
+    with pytest.raises(TaskDeferred) as caught:
+        customer_sensor([{"email": SENTINEL}], expected={"first_name": "Sentinel"}, deferrable=True).execute({})
+    _, parameters = caught.value.trigger.serialize()
+    assert "sentinel" not in str(parameters).lower()
+
+
+def test_after_a_change_of_the_secret_the_retry_defers_again(sandbox, monkeypatch):
+    BubblehouseHook().update_customers([{"id": "1"}])
+    sandbox.script(f"{NOT_YET},for=CustomerDetails1", f"{NOT_YET},for=CustomerDetails1")
+    sensor = customer_sensor(deferrable=True)
+    with pytest.raises(TaskDeferred) as caught:
+        sensor.execute({})
+    extra = {"key_id": sandbox.key_id, "shared_secret": sandbox.shared_secret}
+    monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", sandbox.connection(password="", extra=extra))
+    event = asyncio.run(first_event(caught.value.trigger))
+    with pytest.raises(BubblehouseTransientError, match="secret of the Airflow connection changed"):
+        sensor.resume_execution(caught.value.method_name, {"event": event}, {})
+    run(sensor)
+    assert len(sandbox.calls_of("CustomerDetails1")) == 3  # a look of each try, and one of the second trigger
 
 
 def test_logs_and_errors_name_positions_and_fields_and_no_value(sandbox, mode, caplog, capfd):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
+
 EXAMPLES = Path(__file__).parents[2] / "dags_examples"
 
 # How many customers, deleted ones included, an example leaves in an empty sandbox.
@@ -192,6 +194,45 @@ def test_airflow_keeps_no_customer_and_no_token(deployment, private_dag, sandbox
     assert not [table for table, text in stored_rows(deployment) if sentinels.search(text)]
 
 
+DEFERRED = """
+    import json
+
+    from airflow.sdk import DAG, Param, task
+
+    from airflow_provider_bubblehouse.sensors.bubblehouse import BubblehouseCustomerSensor
+
+    with DAG("deferred", params={"path": Param("", type="string")}):
+
+        @task(multiple_outputs=True, show_return_value_in_logs=False)
+        def extract(params=None):
+            with open(params["path"]) as file:
+                customer = json.load(file)
+            return {"identity": {"email": customer["email"]}, "expected": customer}
+
+        customer = extract()
+        BubblehouseCustomerSensor(
+            task_id="wait",
+            identity=customer["identity"],
+            expected=customer["expected"],
+            poke_interval=1,
+            deferrable=True,
+            bubblehouse_conn_id="private_token",
+        )
+"""
+
+
+def test_airflow_keeps_no_customer_that_a_deferred_sensor_waits_for(deployment, private_dag, sandbox, tmp_path):
+    path = tmp_path / "customer.json"
+    path.write_text(json.dumps(CUSTOMER))
+    run = deployment.trigger(deployment.add_dag("deferred", DEFERRED), conf={"path": str(path)})
+    deployment.wait(run, "wait", states={"deferred"})
+    assert deployment.query("SELECT count(*) FROM trigger") == [(1,)]
+    assert not [table for table, text in stored_rows(deployment) if "sentinel" in text.lower()]
+    BubblehouseHook().update_customers([CUSTOMER])
+    assert deployment.wait_for_run(run) == "success"
+    assert not [file for file in deployment.log_files() if "sentinel" in file.read_text(errors="replace").lower()]
+
+
 def stored_rows(deployment):
     """Return every row of every table in Airflow's database but what it keeps of the user's own tasks."""
     for (table,) in deployment.query("SELECT name FROM sqlite_master WHERE type = 'table'"):
@@ -201,3 +242,53 @@ def stored_rows(deployment):
                 table,
                 " ".join(part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in row),
             )
+
+
+TEMPLATE = "{{ conn.bubblehouse_default.password }}"
+
+TEMPLATES = """
+    import json
+
+    from airflow.sdk import DAG, task
+
+    from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
+    from airflow_provider_bubblehouse.sensors.bubblehouse import BubblehouseCustomerSensor
+
+    def row(name):
+        return {"id": name, "first_name": "{{ conn.bubblehouse_default.password }}"}
+
+    with DAG("templates") as dag:
+
+        @task
+        def extract():
+            return [{"rows": [row("function")]}]
+
+        @task
+        def extract_text():
+            return [{"customers": json.dumps([row("text")])}]
+
+        @task
+        def sample():
+            return [{"identity": {"shop_id": name}, "expected": row(name)} for name in ("function", "text")]
+
+        @task.bubblehouse_customers
+        def push(rows, run):
+            return [dict(one, last_name=run) for one in rows]
+
+        pushed = [
+            push.partial(run="{{ dag.dag_id }}").expand_kwargs(extract()),
+            UpdateCustomersOperator.partial(task_id="push_text").expand_kwargs(extract_text()),
+        ]
+        pushed >> BubblehouseCustomerSensor.partial(task_id="wait", timeout=30, poke_interval=1).expand_kwargs(sample())
+"""
+
+
+def test_a_customer_named_like_a_template_is_sent_no_token(deployment, sandbox):
+    run = deployment.trigger(deployment.add_dag("templates", TEMPLATES))
+    assert deployment.wait_for_run(run) == "success"
+    pushed = [customer for call in sandbox.calls for customer in call.customers]
+    assert sandbox.token not in json.dumps(pushed)
+    assert sorted(pushed, key=lambda customer: customer["id"]) == [
+        {"id": "function", "first_name": TEMPLATE, "last_name": "templates"},
+        {"id": "text", "first_name": TEMPLATE},
+    ]

@@ -1,0 +1,66 @@
+"""
+Encryption of what a trigger stores, with a key derived from the secret of its Airflow connection.
+
+Airflow 3 stores the arguments of a trigger as plain JSON, and its own Fernet key may be missing on a worker. The secret
+of the Bubblehouse connection is known to worker and triggerer alike, and to nobody who can only read the database.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+    from cryptography.fernet import Fernet
+
+_PURPOSE = b"airflow-provider-bubblehouse trigger"  # the same secret gives another key for any other purpose
+
+
+def encrypt(value: Any, stored: Connection) -> str:
+    """
+    Encrypt a value of JSON's types.
+
+    :param value: the value.
+    :param stored: the Airflow connection whose secret protects it.
+    :raises BubblehousePermanentError: if the connection has no secret.
+    """
+    import msgspec
+
+    return _fernet(stored).encrypt(msgspec.json.encode(value)).decode()
+
+
+def decrypt(text: str, stored: Connection) -> Any:
+    """
+    Return the value that ``encrypt`` was given.
+
+    :param text: what ``encrypt`` returned.
+    :param stored: the Airflow connection.
+    :raises BubblehouseTransientError: if the secret of the connection has changed.
+    """
+    import msgspec
+    from cryptography.fernet import InvalidToken
+
+    try:
+        return msgspec.json.decode(_fernet(stored).decrypt(text))
+    except InvalidToken:
+        raise BubblehouseTransientError(
+            "The trigger cannot read which customers it waits for: the token or secret of the Airflow connection "
+            "changed while the task was deferred. A retry of the task defers again, with the new one."
+        ) from None
+
+
+def _fernet(stored: Connection) -> Fernet:
+    from cryptography.fernet import Fernet
+
+    secret = (stored.password or stored.extra_dejson.get("shared_secret") or "").strip()
+    if not secret:
+        raise BubblehousePermanentError(
+            "The Airflow connection has no way to authenticate; set the shop token (Password), or both Key ID and "
+            "Shared Secret."
+        )
+    key = hashlib.blake2b(secret.encode(), digest_size=32, key=_PURPOSE).digest()
+    return Fernet(base64.urlsafe_b64encode(key))
