@@ -10,9 +10,11 @@ looked up when it is imported, so a DAG file pays only for what it uses.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector as get_hook_lineage_collector
     from airflow.providers.common.compat.openlineage.facet import (
         Dataset as Dataset,
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
         task as task,
         task_decorator_factory as task_decorator_factory,
     )
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _COMPAT = "airflow.providers.common.compat"
 _COMPAT_SDK = f"{_COMPAT}.sdk"
@@ -96,19 +101,19 @@ _PLACES: dict[str, tuple[str, ...]] = {
 }
 
 
-async def get_async_connection(conn_id: str, hook: type[BaseHook]) -> Connection:
+async def call_in_thread(function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
     """
-    Return a connection without blocking the event loop.
+    Call a function that may wait for Airflow, without blocking the event loop of the triggerer.
 
-    ``BaseHook.aget_connection`` is not used: before Airflow 3.3.2 it masks secrets with a blocking call, which raises
-    ``DeadlockImminentError`` if another trigger talks to Airflow at that moment.
+    ``asyncio.to_thread`` does not do: from its threads, Airflow 3.0 and 3.1 read their answers on a second event loop,
+    which mixes them up and ends the triggerer. ``BaseHook.aget_connection`` does not do either: before Airflow 3.3.2 it
+    masks secrets with a blocking call.
 
-    :param conn_id: the Airflow connection id.
-    :param hook: the class whose ``get_connection`` is called.
+    :param function: a function of Airflow, or one that calls such a function.
     """
     from asgiref.sync import sync_to_async
 
-    return await sync_to_async(hook.get_connection)(conn_id)
+    return await sync_to_async(function)(*args, **kwargs)
 
 
 def _find(name: str) -> Any:

@@ -22,6 +22,13 @@ _EXAMPLES = Path(__file__).parents[1] / "dags_examples"
 EXAMPLE_NAMES = sorted(file.stem for file in _EXAMPLES.glob("*.py"))
 
 
+def importable(source: str) -> str:
+    """Return the text of a DAG file as this Airflow can import it."""
+    for there, here in DAG_IMPORTS.items():
+        source = source.replace(there, here)
+    return source
+
+
 def importable_examples(folder: Path) -> Path:
     """
     Return a folder with the example DAGs as this Airflow can import them.
@@ -32,8 +39,5 @@ def importable_examples(folder: Path) -> Path:
         return _EXAMPLES
     shutil.copytree(_EXAMPLES, folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in folder.glob("*.py"):
-        source = file.read_text()
-        for there, here in DAG_IMPORTS.items():
-            source = source.replace(there, here)
-        file.write_text(source)
+        file.write_text(importable(file.read_text()))
     return folder

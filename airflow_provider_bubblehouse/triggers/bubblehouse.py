@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_bubblehouse.airflow_compat import AirflowException, get_async_connection
+from airflow_provider_bubblehouse.airflow_compat import AirflowException, call_in_thread
 from airflow_provider_bubblehouse.api.details import CUSTOMER_DETAILS, details_payload, why_not_yet
 from airflow_provider_bubblehouse.exceptions import (
     BubblehouseError,
@@ -132,9 +132,8 @@ class _BubblehouseTrigger(BaseTrigger):
 
     async def _outcome(self) -> dict[str, Any]:
         try:
-            # It may mask secrets and so wait for Airflow's supervisor, which the event loop must not.
-            stored = await get_async_connection(self.bubblehouse_conn_id, hook=BubblehouseHook)
-            connection = await asyncio.to_thread(self._read, stored)
+            stored = await call_in_thread(BubblehouseHook.get_connection, self.bubblehouse_conn_id)
+            connection = await call_in_thread(self._read, stored)  # it masks secrets
             async with _client(connection) as client:
                 # The worker has just looked; and a triggerer that starts takes up all its triggers at the same moment.
                 await asyncio.sleep(random.uniform(0, self.poke_interval))  # noqa: S311 (chance, not a secret)
@@ -151,7 +150,7 @@ class _BubblehouseTrigger(BaseTrigger):
     async def _is_done_or_waits(self, connection: ShopConnection, client: AsyncClient) -> bool:
         try:
             # A token that has to be minted is masked, too; the call then finds it made.
-            await asyncio.to_thread(connection.tokens.current)
+            await call_in_thread(connection.tokens.current)
             return await self._is_done(client)
         except BubblehouseTransientError as error:
             if not self.wait_when_unavailable:

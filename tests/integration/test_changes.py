@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from versions import AIRFLOW
+from versions import AIRFLOW, importable
 
 try:
     from airflow.dag_processing.dagbag import DagBag
@@ -56,7 +56,7 @@ def save(shop, customer: str, name: str, updated_at: str) -> None:
 def push(request, airflow_database, sandbox, run_dag, tmp_path):
     """Return what runs the DAG at some time, with batches of one row, and returns its final state and the ids sent."""
     forget_watermark()
-    (tmp_path / "changed.py").write_text(request.param)
+    (tmp_path / "changed.py").write_text(importable(request.param))
     bag = DagBag(dag_folder=str(tmp_path / "changed.py"))
     assert bag.import_errors == {}
     (dag,) = bag.dags.values()

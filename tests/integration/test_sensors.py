@@ -263,7 +263,6 @@ def test_a_dag_file_that_imports_the_sensors_pays_for_no_http_library():
     code = (
         "import sys;"
         "from airflow_provider_bubblehouse.airflow_compat import BaseSensorOperator, conf;"
-        "from airflow_provider_bubblehouse.airflow_compat import get_async_connection;"
         "from airflow.triggers.base import BaseTrigger;"
         "before = set(sys.modules);"
         "import airflow_provider_bubblehouse.sensors.bubblehouse, airflow_provider_bubblehouse.triggers.bubblehouse;"

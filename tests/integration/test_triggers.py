@@ -9,7 +9,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from asgiref.sync import async_to_sync
 
+from airflow_provider_bubblehouse import airflow_compat
 from airflow_provider_bubblehouse.api.tokens import MintedTokens
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
@@ -207,6 +209,33 @@ def test_a_connection_that_cannot_be_used_is_in_the_event(sandbox, monkeypatch, 
     error = error_of(asyncio.run(event_of(status_trigger(bubblehouse_conn_id="nowhere", wait_when_unavailable=True))))
     assert type(error) is kind
     assert said in str(error)
+
+
+def test_what_a_trigger_asks_airflow_is_answered_on_the_event_loop_of_the_triggerer(sandbox, monkeypatch):
+    """The triggerer of Airflow 3.0 and 3.1 sends a blocking call on a second event loop otherwise, and then ends."""
+    minted = {"key_id": sandbox.key_id, "shared_secret": sandbox.shared_secret}
+    monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", sandbox.connection(password=None, extra=minted))
+    loops = []
+
+    async def send() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    get_connection = BubblehouseHook.get_connection
+
+    def get(conn_id):
+        async_to_sync(send)()  # as TriggerCommsDecoder.send does
+        return get_connection(conn_id)
+
+    monkeypatch.setattr(BubblehouseHook, "get_connection", get)
+    monkeypatch.setattr(airflow_compat, "mask_secret", lambda _: async_to_sync(send)(), raising=False)
+
+    async def run() -> asyncio.AbstractEventLoop:
+        events = await asyncio.gather(*(event_of(status_trigger()) for _ in range(5)))
+        assert events == [{"status": "success"}] * 5
+        return asyncio.get_running_loop()
+
+    assert {asyncio.run(run())} == set(loops)
+    assert len(loops) == 5 * 3  # the connection, its secret, and the token that was minted
 
 
 def test_an_error_that_nobody_foresaw_is_in_the_event_by_its_name_only(sandbox, monkeypatch):

@@ -50,7 +50,7 @@ def test_every_name_that_the_package_and_the_tests_import_is_in_the_bridge():
     modules = trees(BRIDGE.parent.name, "tests").values()
     used = set().union(*(imports_from(tree, airflow_compat.__name__) for tree in modules))
     assert used
-    assert used <= {*NAMES, "get_async_connection"}
+    assert used <= {*NAMES, "call_in_thread"}
 
 
 def test_a_type_checker_sees_the_same_names():
