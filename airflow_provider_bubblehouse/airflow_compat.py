@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         mask_secret as mask_secret,
         task as task,
         task_decorator_factory as task_decorator_factory,
+        task_group as task_group,
     )
 
 _COMPAT = "airflow.providers.common.compat"
@@ -93,6 +94,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     ),
     "task": (_COMPAT_SDK, "airflow.sdk", "airflow.decorators"),
     "task_decorator_factory": (_COMPAT_SDK, "airflow.sdk.bases.decorator", "airflow.decorators.base"),
+    "task_group": (_COMPAT_SDK, "airflow.sdk", "airflow.decorators"),
 }
 
 
