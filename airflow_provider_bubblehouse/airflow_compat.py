@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         mask_secret as mask_secret,
         task as task,
         task_decorator_factory as task_decorator_factory,
+        task_group as task_group,
     )
 
 _P = ParamSpec("_P")
@@ -98,6 +99,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     ),
     "task": (_COMPAT_SDK, "airflow.sdk", "airflow.decorators"),
     "task_decorator_factory": (_COMPAT_SDK, "airflow.sdk.bases.decorator", "airflow.decorators.base"),
+    "task_group": (_COMPAT_SDK, "airflow.sdk", "airflow.decorators"),
 }
 
 

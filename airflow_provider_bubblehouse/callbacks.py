@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bubblehouse.api.classifier import answer_of, classify, find_error
-from airflow_provider_bubblehouse.exceptions import BubblehouseError, BubblehousePermanentError
+from airflow_provider_bubblehouse.errors import BubblehouseError, BubblehouseTransientError, PermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,21 +54,25 @@ def check_response(response: Any) -> bool:
 
 def on_permanent_failure(callback: Callback | Sequence[Callback]) -> Callback:
     """
-    Call a callback only for a failure that a retry cannot help: bad data, a bad token, a wrong setting.
+    Call a callback only for a failure that a retry cannot fix: bad data, a bad token, a wrong setting, a bug.
 
-    For ``on_failure_callback`` and ``on_retry_callback`` of any task that uses this package, requests or httpx, also
-    behind the error of another hook. The callback finds in ``context["bubblehouse"]``:
+    For ``on_failure_callback`` and ``on_retry_callback`` of any task or DAG. Of this wrapper and
+    ``on_transient_failure``, exactly one calls its callbacks each time Airflow calls both. Errors of this package,
+    requests and httpx are classified by their response, even behind the error of another hook; a timeout is transient;
+    any other error, such as a missing connection or a ``KeyError``, is permanent. So is the failure of a DAG run, for
+    which Airflow passes no error.
 
-    - ``status``: the HTTP status, None where no answer came,
+    The callback finds in ``context["bubblehouse"]``:
+
+    - ``status``: the HTTP status, None if there was no response,
     - ``error_id``: the ``id`` of the API's error, or None,
     - ``retryable``: whether a retry can help,
-    - ``will_retry``: whether Airflow will retry the task,
-    - ``attempts``: how many calls were made in vain,
+    - ``will_retry``: whether Airflow will retry the task; it also retries unknown errors,
+    - ``attempts``: how many calls failed,
     - ``summary``: the counts of the push, or None,
     - ``message``: one sentence about the task and what happened, without any customer's value.
 
-    An error that says nothing of a call, such as a ``KeyError`` of a function, is neither permanent nor transient:
-    give it a callback of its own. What the callback raises is logged.
+    If the callback raises an error, it is logged.
 
     :param callback: a function of the context, a notifier, or a list of such.
     """
@@ -77,10 +81,10 @@ def on_permanent_failure(callback: Callback | Sequence[Callback]) -> Callback:
 
 def on_transient_failure(callback: Callback | Sequence[Callback]) -> Callback:
     """
-    Call a callback only for a failure that a retry can help: a 5xx, a network error, or a process that was killed.
+    Call a callback only for a failure that a retry can fix: a 5xx, a network error, a timeout, or a killed process.
 
-    Where Airflow tells no exception, which is so for a killed process, this one is called. Airflow 3.0 tells its
-    callbacks none at all, so that there it is called for every failure. All else is as with ``on_permanent_failure``.
+    If a process was killed, Airflow passes no error, and this wrapper calls its callback. Airflow 3 calls no callback
+    of the task at all if only the task's own process was killed. Otherwise as ``on_permanent_failure``.
 
     :param callback: a function of the context, a notifier, or a list of such.
     """
@@ -93,11 +97,11 @@ def _callback_for(callback: Callback | Sequence[Callback], *, retryable: bool) -
     def call(context: Any) -> None:
         try:
             outcome = _outcome(context)
-            if outcome is None or outcome["retryable"] is not retryable:
+            if outcome["retryable"] is not retryable:
                 return
             context["bubblehouse"] = outcome
         except Exception:
-            log.exception("It cannot be told how the task failed; no callback is called.")
+            log.exception("The context of this callback cannot be read; no callback is called.")
             return
         for one in callbacks:
             try:
@@ -109,37 +113,76 @@ def _callback_for(callback: Callback | Sequence[Callback], *, retryable: bool) -
     return call
 
 
-def _outcome(context: Any) -> dict[str, Any] | None:
-    """Return what a wrapped callback is told, None where nothing is known that it could be told."""
-    exception = context.get("exception")
-    known = isinstance(exception, BaseException)  # what another process found out about a task comes as text, or not
-    error = find_error(exception) if known else None
-    if known and error is None:
-        return None
-    retryable = not isinstance(error, BubblehousePermanentError)
-    will_retry = _will_retry(context, retryable=retryable)
+def _outcome(context: Any) -> dict[str, Any]:
+    """Return what a wrapped callback finds in its context."""
+    error = _classify_failure(context)
+    will_retry = _will_retry(context)
     return {
-        "status": error.status if error else None,
-        "error_id": error.error_id if error else None,
-        "retryable": retryable,
+        "status": error.status,
+        "error_id": error.error_id,
+        "retryable": not isinstance(error, PermanentError),
         "will_retry": will_retry,
-        "attempts": error.attempts if error else 0,
-        "summary": dict(error.summary) if error and error.summary is not None else None,
-        "message": _message(context, error, will_retry=will_retry),
+        "attempts": error.attempts,
+        "summary": None if error.summary is None else dict(error.summary),
+        "message": f"{_subject(context)} failed and will {'' if will_retry else 'not '}be retried: {error}",
     }
 
 
-def _will_retry(context: Any, *, retryable: bool) -> bool:
+def _classify_failure(context: Any) -> BubblehouseError:
+    """Return what a failure means. Text in place of an exception, or nothing, comes from a process beside the task."""
+    exception = context.get("exception")
+    if isinstance(exception, BaseException):
+        return _classify_exception(exception)
+    reason = context.get("reason")  # only callbacks of a DAG have one
+    if reason is not None:
+        return PermanentError(f"The DAG run failed ({reason}); see which of its tasks failed, and their logs.")
+    return BubblehouseTransientError("Airflow passes no error, which is so if a process was killed.")
+
+
+def _classify_exception(exception: BaseException) -> BubblehouseError:
+    name = type(exception).__name__
+    if _is_interruption(exception):
+        return BubblehouseTransientError(f"{name} interrupted it before it was done.")
+    try:
+        error = find_error(exception)
+    except Exception:
+        log.exception("%s cannot be classified.", name)
+        error = None
+    # The error's own text may hold a customer's value.
+    return error or PermanentError(f"{name}, which says nothing about a call; see the log of the task.")
+
+
+# By name, because Airflow versions have these classes in different modules, or not at all.
+_INTERRUPTIONS = {"AirflowSensorTimeout", "AirflowTaskTerminated", "AirflowTaskTimeout", "TaskDeferralTimeout"}
+_NEVER_RETRIED = {"AirflowFailException", "AirflowSensorTimeout"}
+
+
+def _is_a(exception: object, names: set[str]) -> bool:
+    return any(kind.__name__ in names for kind in type(exception).__mro__)
+
+
+def _is_interruption(exception: BaseException) -> bool:
+    if _is_a(exception, {"TaskDeferralError"}):
+        return str(exception) == "Trigger/execution timeout"  # Airflow 2 has no class for it
+    return _is_a(exception, _INTERRUPTIONS)
+
+
+def _will_retry(context: Any) -> bool:
+    if context.get("reason") is not None:  # a DAG run is not retried, and the task in its context may be any
+        return False
     task_instance = context.get("ti")
     state = getattr(task_instance, "state", None)
     if state in ("failed", "up_for_retry"):
         return bool(state == "up_for_retry")
-    # Airflow has not said what it decided, so as it decides.
-    return retryable and task_instance is not None and task_instance.try_number <= task_instance.max_tries
+    # Airflow has not decided yet, or does not say. It decides by these numbers and by the class of the exception.
+    tries_left = getattr(task_instance, "try_number", 1) <= getattr(task_instance, "max_tries", 0)
+    return tries_left and not _is_a(context.get("exception"), _NEVER_RETRIED)
 
 
-def _message(context: Any, error: BubblehouseError | None, *, will_retry: bool) -> str:
+def _subject(context: Any) -> str:
     task_instance = context.get("ti")
-    task = f"Task {task_instance.task_id} of DAG {task_instance.dag_id}" if task_instance is not None else "A task"
-    said = str(error) if error else "Airflow tells no error, as of a process that was killed."
-    return f"{task} failed {'and will be retried' if will_retry else 'and will not be retried'}: {said}"
+    dag_id = getattr(task_instance, "dag_id", None) or getattr(context.get("dag"), "dag_id", None)
+    task_id = getattr(task_instance, "task_id", None)
+    if context.get("reason") is not None:
+        return f"DAG {dag_id}" if dag_id else "A DAG"
+    return f"Task {task_id} of DAG {dag_id}" if task_id else "A task"

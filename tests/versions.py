@@ -10,9 +10,9 @@ import pytest
 
 AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2]))
 
-# A worker of Airflow 3.0 tells callbacks no exception, and dag.test() of 3.0 to 3.2 does not.
+# A worker of Airflow 3.0 to 3.2 passes callbacks the exception, but dag.test() there does not.
 TELLS_CALLBACKS = not (3, 0) <= AIRFLOW <= (3, 2)
-tells_callbacks = pytest.mark.skipif(not TELLS_CALLBACKS, reason="dag.test() tells callbacks no exception here")
+tells_callbacks = pytest.mark.skipif(not TELLS_CALLBACKS, reason="dag.test() passes callbacks no exception here")
 
 # Examples and docs import from `airflow.sdk`. Airflow 2.11 has these names elsewhere, as docs/versions.md says.
 DAG_IMPORTS = (

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     import httpx
-    from airflow.providers.common.compat.sdk import Connection
 
+    from airflow_provider_bubblehouse.airflow_compat import Connection
     from airflow_provider_bubblehouse.api.async_client import AsyncClient
     from airflow_provider_bubblehouse.api.connection import ShopConnection
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
     from cryptography.fernet import Fernet
+
+    from airflow_provider_bubblehouse.airflow_compat import Connection
 
 _PURPOSE = b"airflow-provider-bubblehouse trigger"  # the same secret gives another key for any other purpose
 

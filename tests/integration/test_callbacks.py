@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -14,7 +15,16 @@ from airflow.providers.http.operators.http import HttpOperator
 from airflow.providers.http.sensors.http import HttpSensor
 from versions import tells_callbacks
 
-from airflow_provider_bubblehouse.airflow_compat import DAG, AirflowException, BaseNotifier, task
+from airflow_provider_bubblehouse import callbacks
+from airflow_provider_bubblehouse.airflow_compat import (
+    DAG,
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowTaskTimeout,
+    BaseNotifier,
+    task,
+)
 from airflow_provider_bubblehouse.api.classifier import find_error
 from airflow_provider_bubblehouse.callbacks import check_response, on_permanent_failure, on_transient_failure
 from airflow_provider_bubblehouse.exceptions import (
@@ -23,6 +33,7 @@ from airflow_provider_bubblehouse.exceptions import (
     BubblehouseTransientError,
 )
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
+from airflow_provider_bubblehouse.sensors.bubblehouse import BubblehouseStatusSensor
 
 NUMBER = itertools.count()
 PERMANENT, TRANSIENT = "permanent", "transient"
@@ -99,7 +110,7 @@ def test_the_error_that_another_hook_put_in_its_place_is_found(sandbox, run_dag,
 
 
 @tells_callbacks
-def test_an_error_that_says_nothing_of_a_call_is_told_to_neither(run_dag, dag, calls):
+def test_a_bug_is_permanent_and_its_text_is_not_shown(run_dag, dag, calls):
     with dag:
 
         @task
@@ -108,18 +119,151 @@ def test_an_error_that_says_nothing_of_a_call_is_told_to_neither(run_dag, dag, c
 
         fail()
     run_dag(dag)
-    assert calls == []
+    assert [(kind, told["retryable"], told["will_retry"]) for kind, told in calls] == [
+        (PERMANENT, False, True),  # Airflow retries it, though the classifier expects no help from that
+        (PERMANENT, False, False),
+    ]
+    assert "KeyError" in calls[0][1]["message"]
+    assert "sentinel" not in str(calls)
 
 
-@pytest.mark.parametrize("exception", [None, "Task exited with return code -9"])
-def test_a_process_that_was_killed_is_told_as_transient(calls, exception):
-    task_instance = SimpleNamespace(task_id="push", dag_id="d", state="up_for_retry", try_number=1, max_tries=3)
-    for wrap, kind in ((on_permanent_failure, PERMANENT), (on_transient_failure, TRANSIENT)):
-        wrap(calls.to(kind))({"exception": exception, "ti": task_instance})
+@tells_callbacks
+def test_a_connection_that_is_not_defined_is_permanent(run_dag, dag, calls):
+    UpdateCustomersOperator(task_id="push", customers=[{"id": "1"}], bubblehouse_conn_id="nowhere", dag=dag)
+    run_dag(dag)
+    assert [(kind, told["will_retry"]) for kind, told in calls] == [(PERMANENT, True), (PERMANENT, False)]
+    assert "AirflowNotFoundException" in calls[0][1]["message"]
+
+
+@tells_callbacks
+@pytest.mark.parametrize("fault", ["503,retry_after=60", "delay=60"], ids=["backoff", "slow answer"])
+def test_an_execution_timeout_is_transient(sandbox, run_dag, dag, calls, fault):
+    sandbox.rates({fault: 1.0})
+    UpdateCustomersOperator(
+        task_id="push", customers=[{"id": "1"}], execution_timeout=timedelta(seconds=1), retries=0, dag=dag
+    )
+    with suppress(AirflowTaskTimeout):  # it leaves dag.test() of Airflow 2
+        run_dag(dag)
     ((kind, told),) = calls
     assert kind == TRANSIENT
-    assert (told["status"], told["summary"], told["retryable"], told["will_retry"]) == (None, None, True, True)
-    assert "killed" in told["message"]
+    assert (told["retryable"], told["will_retry"], told["status"]) == (True, False, None)
+    assert "AirflowTaskTimeout" in told["message"]
+
+
+@tells_callbacks
+def test_the_timeout_of_a_sensor_is_transient(sandbox, run_dag, dag, calls, monkeypatch, unused_port):
+    monkeypatch.setenv("AIRFLOW_CONN_DOWN", sandbox.connection(host=f"http://127.0.0.1:{unused_port}"))
+    how = {"bubblehouse_conn_id": "down", "on_unavailable": "wait", "poke_interval": 0.01, "timeout": 0.1}
+    BubblehouseStatusSensor(task_id="wait", dag=dag, **how)
+    run_dag(dag)
+    ((kind, told),) = calls
+    assert (kind, told["retryable"], told["will_retry"]) == (TRANSIENT, True, False)
+
+
+def test_a_dag_that_failed_is_permanent_and_not_retried(sandbox, run_dag, calls):
+    dag = DAG(
+        dag_id=f"callbacks_{next(NUMBER)}",
+        schedule=None,
+        start_date=datetime(2026, 1, 1, tzinfo=UTC),
+        on_failure_callback=[on_permanent_failure(calls.to(PERMANENT)), on_transient_failure(calls.to(TRANSIENT))],
+    )
+    sandbox.rates({"400": 1.0})
+    UpdateCustomersOperator(task_id="push", customers=[{"id": "1"}], retries=1, retry_delay=timedelta(0), dag=dag)
+    run_dag(dag)
+    ((kind, told),) = calls
+    assert (kind, told["retryable"], told["will_retry"]) == (PERMANENT, False, False)
+    assert told["message"].startswith(f"DAG {dag.dag_id} failed and will not be retried: ")
+    assert "task_failure" in told["message"]
+
+
+def task_instance(state=None, try_number=1, max_tries=0) -> SimpleNamespace:
+    return SimpleNamespace(task_id="push", dag_id="d", state=state, try_number=try_number, max_tries=max_tries)
+
+
+TEXT = "Detected zombie job: sentinel@example.com"
+# What Airflow passes to callbacks, seen under real schedulers.
+CONTEXTS = {
+    "2.11: process killed, no retries": ({"exception": TEXT, "ti": task_instance("failed")}, TRANSIENT, False),
+    "2.11: supervisor killed, retries left": (
+        {"exception": TEXT, "ti": task_instance("up_for_retry", max_tries=1)},
+        TRANSIENT,
+        True,
+    ),
+    "3.0 and 3.3: supervisor killed, retries left": ({"ti": task_instance(max_tries=1)}, TRANSIENT, True),
+    "supervisor killed in the last try": ({"ti": task_instance(try_number=2, max_tries=1)}, TRANSIENT, False),
+    "2.11: DAG level": ({"reason": "task_failure", "ti": task_instance("failed")}, PERMANENT, False),
+    "3: DAG level, max_tries is 0 although the task has retries": (
+        {"reason": "task_failure", "ti": task_instance("success", max_tries=0)},
+        PERMANENT,
+        False,
+    ),
+    "DAG level, retries left": ({"reason": "task_failure", "ti": task_instance(max_tries=3)}, PERMANENT, False),
+    "3: DAG level, the task is gone": ({"reason": "timed_out", "run_id": "r"}, PERMANENT, False),
+    "nothing at all": ({}, TRANSIENT, False),
+    "a task instance without attributes": ({"exception": KeyError("x"), "ti": object()}, PERMANENT, False),
+}
+
+
+@pytest.mark.parametrize("case", CONTEXTS)
+def test_exactly_one_is_called_for_whatever_airflow_passes(calls, case):
+    context, expected, will_retry = CONTEXTS[case]
+    for wrap, kind in ((on_permanent_failure, PERMANENT), (on_transient_failure, TRANSIENT)):
+        wrap(calls.to(kind))(dict(context))
+    ((kind, told),) = calls
+    assert (kind, told["retryable"], told["will_retry"]) == (expected, expected == TRANSIENT, will_retry)
+    assert (told["status"], told["summary"], told["attempts"]) == (None, None, 0)
+    assert "sentinel" not in told["message"]
+
+
+class TaskDeferralTimeout(AirflowException):
+    """As of Airflow 3, for the deferral of any operator."""
+
+
+class TaskDeferralError(AirflowException):
+    """As of Airflow 2, for the deferral of any operator."""
+
+
+@pytest.mark.parametrize(
+    ("exception", "expected", "will_retry"),
+    [
+        (AirflowTaskTimeout("x"), TRANSIENT, True),
+        (AirflowSensorTimeout("x"), TRANSIENT, False),
+        (TaskDeferralTimeout("Trigger timeout"), TRANSIENT, True),
+        (TaskDeferralError("Trigger/execution timeout"), TRANSIENT, True),
+        (TaskDeferralError("Trigger failure"), PERMANENT, True),
+        (AirflowFailException("x"), PERMANENT, False),
+        (AirflowException("x"), PERMANENT, True),
+        (SystemExit(1), PERMANENT, True),
+        (TimeoutError("x"), PERMANENT, True),
+        (BubblehouseTransientError("x"), TRANSIENT, True),
+        (BubblehousePermanentError("x"), PERMANENT, False),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("state", [None, "running"])
+def test_exactly_one_is_called_for_every_exception(calls, exception, expected, will_retry, state):
+    context = {"exception": exception, "ti": task_instance(state, max_tries=1)}
+    for wrap, kind in ((on_permanent_failure, PERMANENT), (on_transient_failure, TRANSIENT)):
+        wrap(calls.to(kind))(context)
+    assert [(kind, told["will_retry"]) for kind, told in calls] == [(expected, will_retry)]
+
+
+def test_a_timeout_is_transient_though_a_permanent_error_was_being_handled(calls):
+    timeout = AirflowTaskTimeout("x")
+    timeout.__context__ = BubblehousePermanentError("x", status=400)
+    for wrap, kind in ((on_permanent_failure, PERMANENT), (on_transient_failure, TRANSIENT)):
+        wrap(calls.to(kind))({"exception": timeout})
+    assert [(kind, told["status"]) for kind, told in calls] == [(TRANSIENT, None)]
+
+
+def test_an_error_that_cannot_be_read_is_permanent(calls, monkeypatch):
+    def fail(_exception):
+        raise ValueError("broken")
+
+    monkeypatch.setattr(callbacks, "find_error", fail)
+    for wrap, kind in ((on_permanent_failure, PERMANENT), (on_transient_failure, TRANSIENT)):
+        wrap(calls.to(kind))({"exception": requests.ConnectionError("x")})
+    assert [kind for kind, _ in calls] == [PERMANENT]
 
 
 @pytest.mark.parametrize(
@@ -133,9 +277,9 @@ def test_a_process_that_was_killed_is_told_as_transient(calls, exception):
     ],
 )
 def test_whether_a_retry_follows_is_what_airflow_decided_or_will_decide(calls, state, error, try_number, will_retry):
-    task_instance = SimpleNamespace(task_id="t", dag_id="d", state=state, try_number=try_number, max_tries=3)
+    ti = task_instance(state, try_number, max_tries=3)
     for wrap in (on_permanent_failure, on_transient_failure):
-        wrap(calls.to("any"))({"exception": error, "ti": task_instance})
+        wrap(calls.to("any"))({"exception": error, "ti": ti})
     assert [told["will_retry"] for _, told in calls] == [will_retry]
 
 
@@ -150,9 +294,10 @@ def test_a_callback_that_fails_is_logged_and_the_next_one_is_called(calls, caplo
     assert "no route to the chat" in caplog.text
 
 
-@pytest.mark.parametrize("context", [None, {}, {"exception": BubblehousePermanentError("x"), "ti": object()}])
-def test_a_context_that_lacks_what_it_should_have_raises_nothing(calls, context):
-    on_permanent_failure(calls.to(PERMANENT))(context)
+def test_a_context_that_is_none_raises_nothing(calls):
+    for wrap in (on_permanent_failure, on_transient_failure):
+        wrap(calls.to("any"))(None)
+    assert calls == []
 
 
 class Notifier(BaseNotifier):

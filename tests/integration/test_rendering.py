@@ -9,9 +9,9 @@ import sqlite3
 from datetime import UTC, datetime
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, task, task_group
 from versions import AIRFLOW
 
+from airflow_provider_bubblehouse.airflow_compat import DAG, task, task_group
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 from airflow_provider_bubblehouse.sensors.bubblehouse import BubblehouseCustomerSensor
