@@ -1,0 +1,17 @@
+"""
+The ledger: what Bubblehouse last accepted of each customer, so that a push sends only what has changed.
+
+The ledger may forget; it must never claim. An entry says "Bubblehouse holds exactly this", and the API may process a
+call that ends in 4xx, 5xx or a reset, and a process may die at any point. Hence these invariants, none of which may be
+relaxed:
+
+1. Trust is withdrawn before the first call: a push writes the identities that it is going to send to a pending file.
+   An identity in any pending file counts as absent.
+2. An entry is written when its batch is accepted and no later row of that customer has been read.
+3. Ledger files are immutable and numbered. A push uploads its own under the next number, and only if that number does
+   not exist yet; otherwise another push has used the ledger, and the upload is discarded.
+4. A push deletes its own pending file, and those that it read at its start, only after its upload. It deletes no other.
+   One of these may belong to a push that is still running: that one finds its number taken, and writes its pending file
+   again.
+5. An entry that is too old, from the future, or of a damaged file counts as absent.
+"""

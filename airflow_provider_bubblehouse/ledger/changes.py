@@ -1,0 +1,220 @@
+"""One push with a ledger: which rows have changed, and what to remember of those that Bubblehouse accepts."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from array import array
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, BinaryIO
+
+from airflow_provider_bubblehouse.errors import BubblehouseError, BubblehouseTransientError
+from airflow_provider_bubblehouse.ledger.entries import Entries, hash_of, is_whole
+from airflow_provider_bubblehouse.ledger.folder import GoneError, LedgerTakenError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from airflow_provider_bubblehouse.ledger.folder import LedgerFolder
+
+log = logging.getLogger(__name__)
+
+_HASHES = 100_000  # of a pending file, read at once
+_OPEN_ATTEMPTS = 5  # each time another push ended while this one was reading the folder
+
+
+class Changes:
+    """
+    Decides which rows of one push to send. A context manager: it holds temporary files.
+
+    The push reads its source twice. In the first pass ``survey`` finds the changed rows; ``begin`` withdraws the trust
+    in their customers; the second pass sends the rows that ``changed_places`` returns. At the end ``upload`` stores
+    what Bubblehouse has accepted.
+
+    :param folder: where the ledger is.
+    :param days: how many days an entry is trusted at most.
+    :param today: the day of the push, as a number.
+    :param deletes: whether the push deletes customers: then all rows are sent, and their entries are removed.
+    """
+
+    def __init__(self, folder: LedgerFolder, *, days: int, today: int, deletes: bool) -> None:
+        self._folder = folder
+        self._days = days
+        self._today = today
+        self._deletes = deletes
+        self._resources = ExitStack()
+        self._changed = bytearray()  # a bit for each row of the source
+        self._sent: dict[int, tuple[int, int]] = {}  # by row number, the hashes of a row that is under way
+        self._newest: dict[int, int] = {}  # by identity, the number of the last row that is under way
+        self._read_pending: list[str] = []
+        self._own_pending: str | None = None
+        self._is_discarded = False
+
+    def __enter__(self) -> Changes:
+        try:
+            self._home = Path(self._resources.enter_context(TemporaryDirectory(prefix="bubblehouse-ledger-")))
+            self._number, self._entries = self._open()
+            self._resources.callback(self._entries.close)
+            self._pending: BinaryIO = self._resources.enter_context((self._home / "pending").open("w+b"))
+        except BaseException:
+            self._resources.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+    def survey(self, numbers: Sequence[int], identities: Sequence[str], customers: Sequence[bytes]) -> None:
+        """
+        Find the changed rows among some rows, in the first pass.
+
+        :param numbers: the number of each row in the source.
+        :param identities: the identity of each.
+        :param customers: each customer as JSON.
+        """
+        keys = [hash_of(identity.encode()) for identity in identities]
+        if self._deletes:
+            unchanged = [False] * len(keys)
+            self._entries.remove(keys)
+        else:
+            unchanged = self._entries.find_unchanged(keys, [hash_of(customer) for customer in customers])
+        self._mark([number for number, same in zip(numbers, unchanged, strict=True) if not same])
+        array("q", [key for key, same in zip(keys, unchanged, strict=True) if not same]).tofile(self._pending)
+
+    def begin(self) -> None:
+        """Withdraw the trust in all customers that are going to be sent, before the first call."""
+        self._pending.flush()
+        if self._pending.tell():
+            self._own_pending = self._folder.upload_pending(self._home / "pending")
+
+    def changed_places(self, numbers: Sequence[int]) -> list[int]:
+        """Return the places in ``numbers`` of the rows to send, in the second pass."""
+        if not numbers or not any(self._changed[numbers[0] >> 3 : (numbers[-1] >> 3) + 1]):
+            return []
+        return [place for place, number in enumerate(numbers) if self._is_marked(number)]
+
+    def send(self, numbers: Sequence[int], identities: Sequence[str], customers: Sequence[bytes]) -> None:
+        """
+        Note rows that are read and will be sent: no earlier entry of their customers is true any more.
+
+        Parameters as of ``survey``.
+        """
+        keys = [hash_of(identity.encode()) for identity in identities]
+        self._entries.remove(keys)
+        for number, key, customer in zip(numbers, keys, customers, strict=True):
+            self._sent[number] = key, hash_of(customer)
+            self._newest[key] = number
+
+    def complete(self, numbers: Sequence[int], *, accepted: bool) -> None:
+        """
+        Write the entries of an accepted batch, but of no customer of whom a later row has been read.
+
+        Called twice for one batch, it changes nothing the second time.
+
+        :param numbers: the number of each row of the batch in the source.
+        :param accepted: whether the API accepted the batch.
+        """
+        entries = []
+        for number in numbers:
+            key, customer = self._sent.pop(number, (0, 0))
+            if self._newest.get(key) == number:
+                del self._newest[key]
+                entries.append((key, customer))
+        if accepted and not self._deletes:
+            self._entries.write(entries)
+
+    def upload(self) -> None:
+        """
+        Store the ledger under the next number, and delete the pending files that it replaces.
+
+        A store that does not take it costs a warning: the pending file stays, and the next push sends more.
+
+        :raises BubblehouseTransientError: if another push has stored a ledger meanwhile.
+        """
+        if self._is_discarded or (self._own_pending is None and not self._read_pending):
+            return
+        try:
+            self._entries.export(self._home / "exported")
+            self._folder.upload(self._number + 1, self._home / "exported")
+            self._folder.delete_pending([*self._read_pending, *filter(None, [self._own_pending])])
+            self._folder.delete_old()
+        except LedgerTakenError:
+            self._is_discarded = True
+            self._restore_pending()
+            raise BubblehouseTransientError(
+                f"Another push has used the ledger in {self._folder.url} at the same time, so the entries of this one "
+                "are discarded. Give each task a ledger_path of its own, and set max_active_runs=1."
+            ) from None
+        except (BubblehouseError, OSError, sqlite3.Error) as error:
+            log.warning("The ledger cannot be stored, so the next push sends more customers: %s", error)
+
+    def _restore_pending(self) -> None:
+        """Withdraw the trust again, if the other push has read this one's pending file, and deleted it at its end."""
+        if self._own_pending is not None and self._own_pending not in self._folder.pending():
+            self._own_pending = self._folder.upload_pending(self._home / "pending")
+
+    def _open(self) -> tuple[int, Entries]:
+        """Download the newest ledger, and withdraw the trust in all customers of pending files."""
+        for _ in range(_OPEN_ATTEMPTS):
+            # In this order: a push that ends in between has stored its ledger before it deletes its pending file.
+            self._read_pending = self._folder.pending()
+            number = max(self._folder.numbers(), default=0)
+            try:
+                return number, self._open_newest(number)
+            except GoneError:
+                continue
+        raise BubblehouseTransientError(
+            f"Other pushes use the ledger in {self._folder.url} at the same time. Give each task a ledger_path of its "
+            "own, and set max_active_runs=1."
+        )
+
+    def _open_newest(self, number: int) -> Entries:
+        entries = self._download(number)
+        try:
+            for name in self._read_pending:
+                self._withdraw(entries, name)
+        except BaseException:
+            entries.close()
+            raise
+        return entries
+
+    def _download(self, number: int) -> Entries:
+        path = self._home / "entries"
+        path.unlink(missing_ok=True)
+        try:
+            if number:
+                self._folder.download(number, path)
+                if not is_whole(path):
+                    raise sqlite3.DatabaseError
+            return Entries(path, today=self._today, days=self._days)
+        except sqlite3.DatabaseError:
+            log.warning("Ledger %d in %s is damaged, so this push sends all customers.", number, self._folder.url)
+            path.unlink(missing_ok=True)
+            return Entries(path, today=self._today, days=self._days)
+
+    def _withdraw(self, entries: Entries, name: str) -> None:
+        path = self._home / name
+        self._folder.download_pending(name, path)
+        for keys in _read_keys(path):
+            entries.remove(keys)
+        path.unlink()
+
+    def _mark(self, numbers: Sequence[int]) -> None:
+        if numbers and (missing := (numbers[-1] >> 3) + 1 - len(self._changed)) > 0:
+            self._changed.extend(bytes(missing))
+        for number in numbers:
+            self._changed[number >> 3] |= 1 << (number & 7)
+
+    def _is_marked(self, number: int) -> bool:
+        place = number >> 3
+        return place < len(self._changed) and bool(self._changed[place] & 1 << (number & 7))
+
+
+def _read_keys(path: Path) -> Iterator[list[int]]:
+    with path.open("rb") as file:
+        while block := file.read(_HASHES * 8):
+            keys = array("q")
+            keys.frombytes(block[: len(block) // 8 * 8])
+            yield keys.tolist()

@@ -1,0 +1,395 @@
+"""Changes only: a push with a ledger sends what has changed, and the ledger never claims what is not so."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from pushes import Store, people, sent, summed, write_lines
+
+from airflow_provider_bubblehouse.errors import BubblehouseError, PermanentError
+from airflow_provider_bubblehouse.exceptions import (
+    BubblehousePermanentError,
+    BubblehouseRejectedError,
+    BubblehouseTransientError,
+)
+from airflow_provider_bubblehouse.ledger.changes import Changes
+from airflow_provider_bubblehouse.ledger.entries import FORMAT, Entries, hash_of, is_whole
+from airflow_provider_bubblehouse.ledger.folder import LedgerFolder
+from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TODAY = 20_000
+DAYS = 30
+
+
+def local(folder: Path) -> LedgerFolder:
+    from fsspec.implementations.local import LocalFileSystem
+
+    return LedgerFolder(LocalFileSystem(), str(folder))
+
+
+def prepared(folder: LedgerFolder, *, store=None, today: int = TODAY, kind=UpdateCustomersOperator, **options):
+    """Return a push with a ledger, which the operator would make of its ledger_path."""
+    operator = kind(task_id="push", batch_size=options.pop("batch_size", 10), **options)
+    push = operator._prepare({} if store is None else {"task_state_store": store})
+    changes = Changes(folder, days=DAYS, today=today, deletes=kind is DeleteCustomersOperator)
+    push.changes = push._loop._changes = changes
+    return push
+
+
+def push(folder: LedgerFolder, **options) -> dict:
+    return summed(prepared(folder, **options).run())
+
+
+def pushing_fails(kind, folder: LedgerFolder, **options) -> dict:
+    with pytest.raises(kind) as caught:
+        prepared(folder, **options).run()
+    return summed(caught.value.summary)
+
+
+@pytest.fixture
+def folder(tmp_path) -> LedgerFolder:
+    return local(tmp_path / "ledger")
+
+
+def stored(folder: LedgerFolder, tmp_path) -> dict[int, int]:
+    """Return the entries of the newest ledger."""
+    import sqlite3
+    from uuid import uuid4
+
+    copy = tmp_path / uuid4().hex
+    folder.download(folder.numbers()[-1], copy)
+    return dict(sqlite3.connect(copy).execute("SELECT identity, customer FROM entries").fetchall())
+
+
+# What is sent
+
+
+@pytest.mark.parametrize("in_flight", [1, 8])
+@pytest.mark.parametrize("source", ["list", "jsonl", "csv"])
+def test_the_first_push_sends_all_the_next_one_nothing_and_then_what_has_changed(
+    sandbox, folder, tmp_path, in_flight, source
+):
+    def given(rows):
+        if source == "list":
+            return {"customers": rows}
+        if source == "jsonl":
+            return {"path": write_lines(tmp_path / "a.jsonl", rows)}
+        (tmp_path / "a.csv").write_text(
+            "id,first_name\n" + "".join(f"{row['id']},{row['first_name']}\n" for row in rows)
+        )
+        return {"path": tmp_path / "a.csv"}
+
+    rows = people(200)
+    first = push(folder, in_flight=in_flight, **given(rows))
+    assert (first["accepted"], first["unchanged"]) == (200, 0)
+    calls = len(sandbox.calls)
+    second = push(folder, in_flight=in_flight, **given(rows))
+    assert (second["accepted"], second["unchanged"], second["calls"]) == (0, 200, 0)
+    assert len(sandbox.calls) == calls
+    rows[7]["first_name"] = "new"
+    third = push(folder, in_flight=in_flight, **given([*rows, {"id": "201", "first_name": "added"}]))
+    assert (third["accepted"], third["unchanged"], third["calls"]) == (2, 199, len(sandbox.calls) - calls)
+    assert {customer["id"] for call in sandbox.calls[calls:] for customer in call.customers} == {"8", "201"}
+
+
+def test_a_value_that_changes_back_is_sent_again(sandbox, folder):
+    for name in ("a", "b", "a"):
+        push(folder, customers=[{"id": "1", "first_name": name}])
+    assert sandbox.customers()[0]["first_name"] == "a"
+    assert len(sandbox.calls) == 3
+
+
+def test_of_a_customer_in_several_rows_the_last_one_wins(sandbox, folder):
+    a, b = ({"id": "1", "first_name": name} for name in "ab")
+    push(folder, customers=[*people(30), b])
+    summary = push(folder, customers=[*people(30), a, b])
+    assert {customer["id"]: customer for customer in sandbox.customers()}["1"] == b
+    assert summary["unchanged"] == 29
+
+
+@pytest.mark.parametrize("fault", ["reset,processed", "503,processed", "400"])
+def test_an_accepted_row_is_forgotten_once_a_later_row_of_its_customer_is_sent(
+    sandbox, folder, no_waits, monkeypatch, fault
+):
+    monkeypatch.setattr("airflow_provider_bubblehouse.sources.records.CHUNK_ROWS", 5)
+    a, b = ({"id": "1", "first_name": name} for name in "ab")
+    sandbox.script(*["ok"] * 6, fault)
+    with pytest.raises(BubblehouseError):
+        push(folder, customers=[a, *people(29, first=2), b], batch_size=5, max_attempts=1)
+    push(folder, customers=[a, *people(29, first=2)])
+    assert {customer["id"]: customer for customer in sandbox.customers()}["1"] == a
+
+
+def test_emails_are_one_customer_in_any_case(sandbox, folder):
+    push(folder, customers=[{"email": "A@Example.com", "first_name": "x"}])
+    summary = push(folder, customers=[{"email": "a@example.com", "first_name": "x"}])
+    assert summary["accepted"] == 1  # the text has changed
+    assert push(folder, customers=[{"email": "a@example.com", "first_name": "x"}])["unchanged"] == 1
+
+
+def test_a_deletion_removes_the_entry_so_that_a_return_is_sent(sandbox, folder):
+    rows = people(3)
+    push(folder, customers=rows)
+    deleted = push(folder, kind=DeleteCustomersOperator, max_customers=3, customers=[{"id": "2"}])
+    assert (deleted["accepted"], deleted["unchanged"]) == (1, 0)
+    assert push(folder, customers=rows)["accepted"] == 1
+
+
+def test_a_rejected_batch_has_no_entry(sandbox, folder, tmp_path):
+    sandbox.script("ok", "400")
+    pushing_fails(BubblehouseRejectedError, folder, customers=people(30), on_rejected="continue")
+    assert {hash_of(str(number).encode()) for number in [*range(1, 11), *range(21, 31)]} == set(
+        stored(folder, tmp_path)
+    )
+    assert push(folder, customers=people(30))["accepted"] == 10
+
+
+def test_invalid_rows_are_counted_and_sent_when_they_are_fixed(sandbox, folder):
+    rows = [*people(5), {"first_name": "nobody"}]
+    summary = push(folder, customers=rows, on_invalid="skip")
+    assert (summary["invalid"], summary["accepted"]) == (1, 5)
+    summary = push(folder, customers=[*people(5), {"id": "6"}], on_invalid="skip")
+    assert (summary["unchanged"], summary["accepted"]) == (5, 1)
+
+
+# Old entries
+
+
+@pytest.mark.parametrize(("later", "sends"), [(0, 0), (DAYS // 2 - 1, 0), (DAYS + 1, 200), (-1, 200)])
+def test_entries_end_after_some_days_and_none_is_from_the_future(sandbox, folder, later, sends):
+    push(folder, customers=people(200))
+    assert push(folder, customers=people(200), today=TODAY + later)["accepted"] == sends
+
+
+def test_entries_of_one_day_do_not_all_end_on_one_day(tmp_path):
+    entries = Entries(tmp_path / "a", today=TODAY, days=DAYS)
+    ends = [entries._lifetime(hash_of(str(number).encode())) for number in range(10_000)]
+    counts = [ends.count(day) for day in range(DAYS + 1)]
+    assert min(ends) >= DAYS // 2
+    assert max(ends) == DAYS
+    assert max(counts) < 1000
+
+
+def test_unchanged_does_not_renew_an_entry(sandbox, folder):
+    for day in range(0, DAYS + 1, 5):
+        push(folder, customers=people(20), today=TODAY + day)
+    assert push(folder, customers=people(20), today=TODAY + DAYS + 1)["accepted"] + len(sent(sandbox)) > 20
+
+
+# Pending files
+
+
+def test_trust_is_withdrawn_before_the_first_call(sandbox, folder, tmp_path, no_waits):
+    push(folder, customers=people(30))
+    changed = [{"id": "1", "first_name": "new"}, *people(30)[1:]]
+    running = prepared(folder, customers=changed, max_attempts=1)
+    seen = []
+    upload_pending = folder.upload_pending
+    folder.upload_pending = lambda path: seen.append(len(sandbox.calls)) or upload_pending(path)
+    running.run()
+    assert seen == [3]
+
+
+@pytest.mark.parametrize("how", ["killed", "reset after it was processed"])
+def test_after_a_push_that_ended_halfway_its_customers_are_sent_again(sandbox, folder, no_waits, how):
+    rows = people(30)
+    push(folder, customers=rows)
+    changed = [{"id": row["id"], "first_name": "new"} for row in rows]
+    running = prepared(folder, customers=changed, max_attempts=1)
+    if how == "killed":  # nothing after the calls happens
+        running.changes.upload = lambda: None
+        running.run()
+    else:
+        sandbox.script("reset,processed")
+        with pytest.raises(BubblehouseTransientError):
+            running.run()
+    push(folder, customers=rows)  # the old values are back
+    assert {customer["first_name"] for customer in sandbox.customers()} == {row["first_name"] for row in rows}
+    assert {c["id"]: c["first_name"] for c in sandbox.customers()} == {r["id"]: r["first_name"] for r in rows}
+    assert folder.pending() == []
+
+
+def test_a_push_deletes_its_own_pending_file_and_those_it_has_read_and_no_other(sandbox, folder, tmp_path):
+    push(folder, customers=people(3))
+    (tmp_path / "keys").write_bytes(b"")
+    read = folder.upload_pending(tmp_path / "keys")
+    running = prepared(folder, customers=people(5))
+    begin, begun_meanwhile = running.changes.begin, []
+
+    def another_push_begins_too():
+        begin()
+        begun_meanwhile.append(folder.upload_pending(tmp_path / "keys"))
+
+    running.changes.begin = another_push_begins_too
+    running.run()
+    assert read not in folder.pending()
+    assert folder.pending() == begun_meanwhile
+
+
+def test_a_push_that_sends_nothing_writes_nothing(sandbox, folder):
+    push(folder, customers=people(3))
+    before = folder.numbers()
+    push(folder, customers=people(3))
+    assert (folder.numbers(), folder.pending()) == (before, [])
+
+
+def test_two_ledgers_are_left(sandbox, folder):
+    for number in range(5):
+        push(folder, customers=[{"id": str(number)}])
+    assert folder.numbers() == [4, 5]
+
+
+# Two writers, faults of the store
+
+
+def test_of_two_pushes_at_once_the_later_one_fails_and_can_be_retried(sandbox, folder):
+    push(folder, customers=people(10))
+    slow = prepared(folder, customers=[{"id": "1", "first_name": "slow"}, *people(10)[1:]])
+    begin = slow.changes.begin
+    slow.changes.begin = lambda: (begin(), push(folder, customers=[*people(10), {"id": "11"}]))
+    with pytest.raises(BubblehouseTransientError, match="used the ledger"):
+        slow.run()
+    assert len(folder.pending()) == 1
+    push(folder, customers=[{"id": "1", "first_name": "slow"}, *people(10)[1:]])
+    assert {c["id"]: c for c in sandbox.customers()}["1"]["first_name"] == "slow"
+    assert folder.pending() == []
+
+
+def test_a_ledger_that_cannot_be_stored_is_a_warning_and_its_customers_are_sent_again(sandbox, folder, caplog):
+    running = prepared(folder, customers=people(10))
+
+    def fails(*_args):
+        raise PermanentError("s3://bucket/ledger cannot be written (403): access is denied.")
+
+    upload = folder.upload
+    folder.upload = fails
+    summary = summed(running.run())
+    folder.upload = upload
+    assert (summary["accepted"], len(folder.pending()), folder.numbers()) == (10, 1, [])
+    assert "The ledger cannot be stored" in caplog.text
+    assert push(folder, customers=people(10))["accepted"] == 10
+    assert folder.pending() == []
+
+
+@pytest.mark.parametrize("cut", [0, 50, 4096, -1])
+def test_a_damaged_ledger_is_a_warning_and_all_customers_are_sent(sandbox, folder, tmp_path, caplog, cut):
+    push(folder, customers=people(500), batch_size=500)
+    path = tmp_path / "ledger" / "ledger-00000001.sqlite"
+    path.write_bytes(path.read_bytes()[:cut])
+    assert push(folder, customers=people(500))["accepted"] == 500
+    assert "damaged" in caplog.text
+    assert push(folder, customers=people(500))["accepted"] == 0
+
+
+def test_a_ledger_of_a_newer_version_is_refused(sandbox, folder, tmp_path):
+    import sqlite3
+
+    push(folder, customers=people(5))
+    with sqlite3.connect(tmp_path / "ledger" / "ledger-00000001.sqlite") as database:
+        database.execute(f"PRAGMA user_version = {FORMAT + 1}")
+    pushing_fails(BubblehousePermanentError, folder, customers=people(5))
+    assert len(sandbox.calls) == 1
+
+
+def test_an_exported_ledger_is_whole_and_small(tmp_path):
+    entries = Entries(tmp_path / "a", today=TODAY, days=DAYS)
+    for start in range(0, 50_000, 500):
+        entries.write((hash_of(str(number).encode()), number) for number in range(start, start + 500))
+    entries.export(tmp_path / "b")
+    assert is_whole(tmp_path / "b")
+    assert (tmp_path / "b").stat().st_size <= 40 * 50_000
+
+
+# Resume
+
+
+@pytest.mark.parametrize("in_flight", [1, 8])
+@pytest.mark.parametrize("stores", [True, False], ids=["the ledger is stored", "the process was killed"])
+def test_a_retry_continues_and_its_counts_add_up(sandbox, folder, no_waits, in_flight, stores):
+    rows = people(300)
+    push(folder, customers=rows)
+    changed = [{**row, "first_name": "new"} if int(row["id"]) % 3 == 0 else row for row in rows]
+    store = Store()
+    options = {"customers": changed, "in_flight": in_flight, "max_attempts": 1, "batch_size": 5}
+    sandbox.clear()
+    sandbox.script(*["ok"] * 9, "503")
+    running = prepared(folder, store=store, **options)
+    if not stores:
+        running.changes.upload = lambda: None
+    with pytest.raises(BubblehouseTransientError) as caught:
+        running.run()
+    first = summed(caught.value.summary)
+    last = summed(prepared(folder, store=store, **options).run())
+    assert (last["unsent"], last["accepted"] + last["unchanged"]) == (0, 300)
+    assert last["resumed_at"] == first["accepted"] + first["unchanged"]
+    accepted = [c["id"] for call in sandbox.calls if call.status == 200 for c in call.customers]
+    assert set(accepted) == {row["id"] for row in changed if row["first_name"] == "new"}
+    assert store.values == {}
+
+
+# All of it together
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_under_chaos_every_successful_push_leaves_the_last_value_of_every_customer(
+    sandbox, tmp_path, no_waits, monkeypatch, seed
+):
+    """Many days of values that change back, rejections, resets, kills, lost uploads and a clock that is set back."""
+    monkeypatch.setattr("airflow_provider_bubblehouse.sources.records.CHUNK_ROWS", 5)  # rows are read as they are sent
+    chosen = random.Random(seed)
+    folder = local(tmp_path / "ledger")
+    rows = {number: chosen.randrange(3) for number in range(60)}
+    truth_checked = 0
+    for day in range(25):
+        for number in chosen.sample(range(60), 12):
+            rows[number] = chosen.randrange(3)  # which changes back often
+        order = [*rows.items(), *((n, chosen.randrange(3)) for n in chosen.sample(range(60), 5))]
+        rows |= dict(order[60:])  # later rows of the same customers
+        customers = [{"id": str(number), "first_name": f"v{value}"} for number, value in order]
+        sandbox.rates({"400": 0.04, "503": 0.06, "reset,processed": 0.06, "reset": 0.03}, seed=seed * 100 + day)
+        store = Store()
+        options = {"customers": customers, "batch_size": 7, "max_attempts": 1, "in_flight": chosen.choice([1, 4])}
+        today = TODAY + day - (3 if chosen.random() < 0.1 else 0)
+        for _ in range(6):
+            running = prepared(folder, store=store, today=today, **options)
+            kill = chosen.random()
+            if kill < 0.15:
+                running.changes.upload = lambda: None  # killed before it stores the ledger
+            elif kill < 0.25:
+                upload = running.changes.upload
+                running.changes.upload = lambda upload=upload: (_truncate_newest(tmp_path, chosen), upload())
+            try:
+                summed(running.run())
+            except BubblehouseError as error:
+                summed(error.summary)
+                if isinstance(error, BubblehouseRejectedError):
+                    break
+                if chosen.random() < 0.3:
+                    store = Store()
+                continue
+            held = {customer["id"]: customer["first_name"] for customer in sandbox.customers()}
+            assert held == {str(number): f"v{value}" for number, value in rows.items()}, f"day {day}"
+            truth_checked += 1
+            break
+    assert truth_checked > 5
+
+
+def _truncate_newest(tmp_path, chosen) -> None:
+    """Cut the newest ledger off, as a writer that was interrupted may leave it."""
+    ledgers = sorted((tmp_path / "ledger").glob("ledger-*.sqlite"))
+    if ledgers:
+        data = ledgers[-1].read_bytes()
+        ledgers[-1].write_bytes(data[: chosen.randrange(len(data))])
+
+
+def test_no_value_of_a_customer_is_in_the_ledger(sandbox, folder, tmp_path):
+    push(folder, customers=[{"id": "sentinel-1", "email": "sentinel@example.com"}])
+    for file in (tmp_path / "ledger").rglob("*"):
+        assert file.is_dir() or b"sentinel" not in file.read_bytes()
+    assert json.dumps(folder.url)
