@@ -69,12 +69,13 @@ def without_credentials(url: str) -> str:
 
 
 @contextmanager
-def store_faults(url: str, action: Action) -> Iterator[None]:
+def store_faults(url: str, action: Action, *, advice: str = "") -> Iterator[None]:
     """
     Raise the errors of a store as those of this package.
 
     :param url: the file or folder, as ``url_of`` names it.
     :param action: what is done with it.
+    :param advice: what else to say, in a sentence.
     :raises BubblehouseTransientError: if the store does not answer, or is overloaded.
     :raises PermanentError: for any other error.
     """
@@ -84,21 +85,17 @@ def store_faults(url: str, action: Action) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001  each library has errors of its own
         cause = None if action == "written" else error  # which may quote what was to be written: customers
-        raise store_error(error, url, action) from cause
+        raise store_error(error, url, action, advice=advice) from cause
 
 
-def store_error(error: Exception, url: str, action: Action) -> BubblehouseError:
+def store_error(error: Exception, url: str, action: Action, *, advice: str = "") -> BubblehouseError:
     """
-    Return the error to raise for one of a store (see ``store_faults``).
+    Return the error to raise for one of a store.
 
-    :param error: the store's error.
-    :param url: the file or folder.
-    :param action: what was done with it.
+    :param error: the store's error; the other parameters are those of ``store_faults``.
     """
     fault = fault_of(error)
-    text = f"{url} cannot be {action} ({_detail(error)}): {fault.value}."
-    if action == "written":
-        text += " Rows that are not accepted would be lost; check rejected_path."
+    text = f"{url} cannot be {action} ({_detail(error)}): {fault.value}. {advice}".rstrip()
     return BubblehouseTransientError(text) if fault is Fault.OUTAGE else PermanentError(text)
 
 

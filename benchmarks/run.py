@@ -110,6 +110,7 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
             "memory": measure_memory(bench, files, few),
             "latency": measure_latency(bench, folder),
             "import": measure_import(bench),
+            "stores": json.loads(bench.python("-m", "benchmarks.stores", str(rows)).splitlines()[-1]),
             "triggers": json.loads(bench.python("-m", "benchmarks.triggers")),
         }
 
@@ -219,7 +220,15 @@ def as_markdown(results: dict[str, Any]) -> str:
         f"{LATENT_BATCHES} batches, each answered after {LATENCY * 1000:.0f} ms: {one} s with `in_flight=1`, "
         f"{eight} s with `in_flight=8`, {one / eight:.1f} × as fast."
     )
+    stores = results["stores"]
+    from_s3 = (
+        f"From S3 (moto): {stores['rows_per_second']:,} rows/s in one pass, peak memory {stores['peak_mib']} MiB. "
+        f"A glob over 1,000 objects makes {stores['requests_one_pass']:,} requests in one pass, and "
+        f"{stores['requests_validated_first']:,} if it is validated first."
+    )
     lines += [
+        "",
+        from_s3,
         "",
         late,
         "",

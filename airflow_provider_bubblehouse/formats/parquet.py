@@ -22,7 +22,7 @@ def read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, tuple[str, .
         ) from None
     row = 0
     try:
-        file = ParquetFile(stream)
+        file = ParquetFile(stream, pre_buffer=False)  # which reads the whole file first
         header = file.schema_arrow.names
         wanted = columns if columns is not None else {column: (column,) for column in header}
         check_columns(name, header, wanted)

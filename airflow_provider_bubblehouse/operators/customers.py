@@ -21,6 +21,7 @@ from airflow_provider_bubblehouse.push.batches import DEFAULT_MAX_BATCH_BYTES
 from airflow_provider_bubblehouse.sources.columns import targets_of
 from airflow_provider_bubblehouse.sources.files import FILE_FORMATS, FileSource, no_filesystem_error
 from airflow_provider_bubblehouse.sources.records import ListSource
+from airflow_provider_bubblehouse.stores import Fault, fault_of, store_error, without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -255,7 +256,8 @@ class _CustomersOperator(BaseOperator):
         location = _location(self.rejected_path)
         ti = context.get("ti")
         own = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) if ti is not None else ()  # mapped tasks do not meet
-        return RejectedRows(_filesystem(location), "/".join((location.path, *map(str, own))))
+        path, url = ("/".join((base.rstrip("/"), *map(str, own))) for base in (location.path, _url(location)))
+        return RejectedRows(_filesystem(location), path, url=url)
 
     def _take(self, customers: Any) -> None:
         """Wrap the rows so that their repr is only a count: OpenLineage, for one, reports an operator's attributes."""
@@ -439,6 +441,16 @@ def _filesystem(location: ObjectStoragePath) -> Any:
         return location.fs
     except (ImportError, ValueError):
         raise no_filesystem_error(location) from None
+    except Exception as error:
+        if fault_of(error) in (Fault.OTHER, Fault.MISSING):  # such as a connection that is not defined
+            raise
+        raise store_error(error, _url(location), "opened") from error
+
+
+def _url(location: ObjectStoragePath) -> str:
+    """Return a path as the operators take it: a URL with its Airflow connection, or a plain path."""
+    local = location.protocol in ("", "file", "local")
+    return str(location.path) if local else without_credentials(str(location))
 
 
 def _location(path: Any) -> ObjectStoragePath:

@@ -21,6 +21,7 @@ from airflow_provider_bubblehouse.push.progress import Checkpoint, LaneProgress,
 from airflow_provider_bubblehouse.push.reader import Reader, ResumeMismatchError, source_changed_error
 from airflow_provider_bubblehouse.push.report import Report
 from airflow_provider_bubblehouse.push.workers import Stop, Workers
+from airflow_provider_bubblehouse.sources.ahead import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -133,7 +134,7 @@ class Push:
             raise
 
     def _run(self) -> None:
-        version = self.source.version()
+        version = self._version()
         checkpoint = self._checkpoint()
         resumed = Resumed() if checkpoint is None else checkpoint.load()
         self._take_up(resumed)
@@ -145,15 +146,13 @@ class Push:
                 raise self._rejected_error()
         reader = self._reader(self.report, on_invalid=self._report_invalid)
         if self.changes is not None or (resumed.lanes is None and self.plan.validates_first):
-            reader.validate()
-            if self.source.version() != version:
-                raise source_changed_error()
+            self._validate(reader, version)
         if checkpoint is not None and resumed.stale:
             delete_state(checkpoint.store)
         if self.changes is not None:
             self.changes.begin()
         self._send(reader)
-        if self.source.version() != version:
+        if self._version() != version:
             raise source_changed_error()
         if self.changes is not None:
             self.changes.upload()
@@ -161,6 +160,20 @@ class Push:
             raise self._rejected_error()
         if checkpoint is not None:
             self._delete_progress(checkpoint.store)
+
+    def _version(self) -> object:
+        """Ask for the source's version; a store may take its time, and the push can be stopped meanwhile."""
+        return wait_for(self.source.version, tick=self._loop.process_events)
+
+    def _validate(self, reader: Reader, version: object) -> None:
+        try:
+            reader.validate()
+        except PermanentError:
+            if self._version() != version:  # then nothing else that is wrong with it counts
+                raise source_changed_error() from None
+            raise
+        if self._version() != version:
+            raise source_changed_error()
 
     def _checkpoint(self) -> Checkpoint | None:
         identity = self.source.fingerprint() if self.resume is not None else None

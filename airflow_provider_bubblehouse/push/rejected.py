@@ -13,13 +13,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_bubblehouse.errors import BubblehouseError, PermanentError
+from airflow_provider_bubblehouse.stores import store_faults, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow_provider_bubblehouse.errors import BubblehouseError
     from airflow_provider_bubblehouse.push.batches import Batch
     from airflow_provider_bubblehouse.push.encoder import InvalidRow
+
+_ADVICE = "Rows that are not accepted would be lost; check rejected_path."
 
 
 class RejectedRows:
@@ -27,12 +30,14 @@ class RejectedRows:
     The folder of one task.
 
     :param filesystem: the fsspec file system that holds it.
-    :param folder: its path there.
+    :param path: its path there.
+    :param url: its URL for messages and the summary; by default one that names no Airflow connection.
     """
 
-    def __init__(self, filesystem: Any, folder: str) -> None:
+    def __init__(self, filesystem: Any, path: str, *, url: str | None = None) -> None:
         self._filesystem = filesystem
-        self.folder = folder.rstrip("/")
+        self._path = path.rstrip("/")
+        self.folder = (url_of(filesystem, path) if url is None else url).rstrip("/")
         self.written = False
 
     def add_rejected(self, batch: Batch, error: BubblehouseError) -> None:
@@ -70,16 +75,11 @@ class RejectedRows:
         self._write(rows[0].number, lines)
 
     def _write(self, first_row: int, lines: Sequence[bytes]) -> None:
-        path = f"{self.folder}/{first_row}.jsonl"
-        try:
-            self._filesystem.makedirs(self.folder, exist_ok=True)
-            with self._filesystem.open(path, "wb") as file:
-                file.write(b"\n".join(lines) + b"\n")
-        except Exception as error:  # noqa: BLE001  each store has errors of its own
-            raise PermanentError(
-                f"{path} cannot be written ({type(error).__name__}), and rows that are not accepted would be lost; "
-                "check rejected_path."
-            ) from None
+        name = f"{first_row}.jsonl"
+        with store_faults(f"{self.folder}/{name}", "written", advice=_ADVICE):
+            if self._path.startswith("/"):  # a path in an object store begins with its bucket, which would be created
+                self._filesystem.makedirs(self._path, exist_ok=True)
+            self._filesystem.pipe_file(f"{self._path}/{name}", b"\n".join(lines) + b"\n")
         self.written = True
 
 

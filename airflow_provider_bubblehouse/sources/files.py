@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import gzip
 import io
-import re
+import math
 import zlib
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -22,128 +23,192 @@ from airflow_provider_bubblehouse.formats.json import read_json
 from airflow_provider_bubblehouse.formats.jsonl import corrected, read_jsonl
 from airflow_provider_bubblehouse.formats.parquet import read_parquet
 from airflow_provider_bubblehouse.push.chunks import Records
+from airflow_provider_bubblehouse.sources import ahead
 from airflow_provider_bubblehouse.sources.columns import Renamer, targets_of
+from airflow_provider_bubblehouse.sources.listing import Info, Marks, list_files, marks_of
+from airflow_provider_bubblehouse.sources.stored import StoredFile, changed_error
+from airflow_provider_bubblehouse.stores import is_local, store_faults, url_of, without_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from airflow_provider_bubblehouse.push.chunks import Chunk
     from airflow_provider_bubblehouse.sources.columns import ColumnMap
 
 FILE_FORMATS = ("auto", "jsonl", "json", "csv", "parquet", "rejected")
 
+_CHUNKS_AHEAD = 8  # of at most 1000 rows or 256 KiB each; of small files, as many files
+
 _FORMAT_BY_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _UTF8_MARK = b"\xef\xbb\xbf"
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    name: str
+    format: str
+    info: Info
+    marks: Marks
+
+    @property
+    def size(self) -> int | None:
+        size = self.marks.get("size")
+        return size if isinstance(size, int) else None
+
+
 class FileSource:
     """
-    Rows in files.
+    Rows in files. The files are listed when they are first asked for.
 
     :param filesystem: the fsspec file system that holds the files.
-    :param path: a file's path there, or a glob; a file of exactly that name goes before a glob.
+    :param path: a file's path there, or a glob; a file of exactly that name goes before a glob. With the format
+        ``rejected`` it may be a folder.
     :param file_format: one of ``FILE_FORMATS``; ``auto`` goes by the suffix, which may be followed by ``.gz``.
     :param column_map: column in the file to field of Customer2, such as ``{"CustomerId": "id"}``; a dot nests, as in
         ``extras.city``. Exactly these columns are sent. None sends each column under its own name.
-    :raises PermanentError: if there is no such file, or its format is not known.
     """
 
     def __init__(
         self, filesystem: Any, path: str, *, file_format: str = "auto", column_map: ColumnMap | None = None
     ) -> None:
         self._filesystem = filesystem
+        self._path = path
+        self._format = file_format
         self._columns = targets_of(column_map)
         self._renamer = Renamer(self._columns)
-        self._files = [(name, _format_of(name, file_format)) for name in _find(filesystem, path)]
-        self._sizes: list[int | None] = []
+        self._listed: list[_File] | None = None
         self._position: Callable[[], int] = int
 
     def chunks(self) -> Iterator[Chunk]:
-        self._sizes = [size for _, size, _ in self.version()]
-        before = 0
-        for (name, file_format), size in zip(self._files, self._sizes, strict=True):
-            with _open(self._filesystem, name, seekable=file_format == "parquet") as (raw, stream):
-                if stream is not None:
-                    self._position = partial(_position, raw, before)
-                    yield from self._read(name, file_format, stream)
-            before += size or 0
-            self._position = partial(int, before)
+        """
+        Yield all rows in order. While a store takes its time, empty chunks are yielded.
+
+        :raises PermanentError: if a file was replaced or deleted since it was listed, or cannot be read.
+        :raises BubblehouseTransientError: if the store does not answer.
+        """
+        files = self._files()
+        if is_local(self._filesystem):
+            yield from self._read_all(files)
+        else:
+            name = files[0].name
+            for chunk in ahead.read_ahead(self._read_all(files), most=_CHUNKS_AHEAD, patience=ahead.PATIENCE):
+                if chunk is None:
+                    yield Records(name, [])
+                else:
+                    name = chunk.file
+                    yield chunk
         self._renamer.warn_of_unseen()
 
-    def _read(self, name: str, file_format: str, stream: BinaryIO) -> Iterator[Chunk]:
-        if file_format == "jsonl" and self._columns is None:
+    def version(self) -> list[tuple[str, Marks | None]]:
+        """Return what tells every file from one that replaces it, as it is now; None for a file that is gone."""
+        files = self._files()
+        with store_faults(self._url(self._path), "listed"):
+            infos = {} if is_local(self._filesystem) else self._list_again()
+            return [(file.name, marks_of(self._filesystem, file.name, infos.get(file.name))) for file in files]
+
+    def fingerprint(self) -> object | None:
+        """Return what tells these files from all others; None if their store does not know enough about them."""
+        files = self._files()
+        if any(file.marks.keys() <= {"size"} for file in files):
+            return None
+        return [(file.name, file.marks) for file in files]
+
+    def share_read(self) -> float | None:
+        sizes = [file.size for file in self._listed or ()]
+        total = sum(filter(None, sizes))
+        return min(1.0, self._position() / total) if total and None not in sizes else None
+
+    def urls(self) -> Mapping[str, str]:
+        """Return the URL of every file by its name, such as ``s3://bucket/key.csv``; none before the first listing."""
+        return {file.name: self._filesystem.unstrip_protocol(file.name) for file in self._listed or ()}
+
+    def _url(self, name: str) -> str:
+        return url_of(self._filesystem, name)
+
+    def _files(self) -> list[_File]:
+        if self._listed is None:
+            with store_faults(self._url(self._path), "listed"):
+                files = sorted(self._list().items(), key=self._order)
+                self._listed = [self._file(name, info) for name, info in files]
+        return self._listed
+
+    def _file(self, name: str, info: Info) -> _File:
+        marks = marks_of(self._filesystem, name, info)
+        if marks is None:
+            raise changed_error(self._url(name))
+        return _File(name, _format_of(name, self._format), info, marks)
+
+    def _list(self) -> dict[str, Info]:
+        return list_files(self._filesystem, self._path, take_folder=self._format == "rejected")
+
+    def _order(self, item: tuple[str, Info]) -> tuple[str, float, str]:
+        """Sort by name; files of rejected rows by the row that their name says, so that updates keep their order."""
+        folder, _, name = item[0].rpartition("/")
+        stem = name.partition(".")[0]
+        if self._format != "rejected":
+            return item[0], 0, ""
+        return folder, int(stem) if stem.isascii() and stem.isdigit() else math.inf, name
+
+    def _list_again(self) -> dict[str, Info]:
+        try:
+            return self._list()
+        except PermanentError:  # no file is left
+            return {}
+
+    def _read_all(self, files: Sequence[_File]) -> Generator[Chunk, None, None]:
+        before = 0
+        for file in files:
+            try:
+                yield from self._read(file, before)
+            except PermanentError:
+                if self._has_changed(file):
+                    raise changed_error(self._url(file.name)) from None
+                raise
+            before += file.size or 0
+            self._position = partial(int, before)
+
+    def _has_changed(self, file: _File) -> bool:
+        try:
+            return dict(self.version())[file.name] != file.marks
+        except PermanentError:  # nothing is known about it
+            return False
+
+    def _read(self, file: _File, before: int) -> Iterator[Chunk]:
+        with StoredFile(self._filesystem, file.name, file.info) as stored:
+            self._position = lambda: before + stored.position
+            if file.format == "parquet":
+                if stored.size != 0:
+                    yield from self._records(file, stored)
+                return
+            with _text(file.name, stored) as stream:
+                if stream is not None:
+                    yield from self._records(file, stream)
+
+    def _records(self, file: _File, stream: Any) -> Iterator[Chunk]:
+        name = file.name
+        if file.format == "jsonl" and self._columns is None:
             return read_jsonl(name, stream)
-        if file_format == "csv":
+        if file.format == "csv":
             return read_csv(name, stream, self._columns)
         blocks: Iterator[Iterable[object]]
-        if file_format == "json":
+        if file.format == "json":
             blocks = read_json(name, stream)
-        elif file_format == "parquet":
+        elif file.format == "parquet":
             blocks = read_parquet(name, stream, self._columns)
         else:
             blocks = (lines.records() for lines in read_jsonl(name, stream))
-            if file_format == "rejected":
+            if file.format == "rejected":
                 blocks = (map(corrected, records) for records in blocks)
         return (Records(name, list(self._renamer(records))) for records in blocks)
-
-    def version(self) -> list[tuple[str, int | None, str | None]]:
-        """Return path, size and ETag or time of change of every file; a file that is gone has neither."""
-        return [(name, *_stat(self._filesystem, name)) for name, _ in self._files]
-
-    def fingerprint(self) -> object | None:
-        version = self.version()
-        return None if any(changed is None for _, _, changed in version) else version
-
-    def share_read(self) -> float | None:
-        if not self._sizes or None in self._sizes:
-            return None
-        total = sum(size or 0 for size in self._sizes)
-        return min(1.0, self._position() / total) if total else None
-
-    def urls(self) -> Mapping[str, str]:
-        """Return the URL of every file by its name, such as ``s3://bucket/key.csv``, without what lets one in."""
-        return {name: self._filesystem.unstrip_protocol(name) for name, _ in self._files}
-
-
-def _position(raw: BinaryIO, before: int) -> int:
-    return before + (0 if raw.closed else raw.tell())  # what reads text closes its file at the end
 
 
 def no_filesystem_error(path: object) -> PermanentError:
     """Return what to raise where there is no file system for a URL."""
     return PermanentError(
-        f"There is no file system for {path}; s3:// needs pip install 'airflow-provider-bubblehouse[s3]', gs:// needs "
-        "[gcs], others the provider of their own."
+        f"There is no file system for {without_credentials(str(path))}; s3:// needs "
+        "pip install 'airflow-provider-bubblehouse[s3]', gs:// needs [gcs], others the provider of their own."
     )
-
-
-def _find(filesystem: Any, path: str) -> list[str]:
-    kind = _kind(filesystem, path)
-    if kind == "file":
-        return [path]
-    if kind is not None:
-        raise PermanentError(f"{path} is a folder; add a pattern such as /*.csv for the files in it.")
-    wildcard = re.search(r"[*?[]", path)
-    if wildcard is None:
-        raise PermanentError(f"There is no file {path}.")
-    found = filesystem.glob(path, detail=True)
-    names = sorted(name for name, info in found.items() if info.get("type") == "file")
-    if not names:
-        folder = path[: wildcard.start()].rpartition("/")[0]
-        if folder and _kind(filesystem, folder) is not None:
-            filesystem.ls(folder)  # fsspec's glob takes a folder that cannot be listed for an empty one
-        raise PermanentError(f"No file matches {path}.")
-    return names
-
-
-def _kind(filesystem: Any, path: str) -> str | None:
-    """Return whether a path is a file or a directory, None where there is neither; ``isfile`` hides an outage."""
-    try:
-        kind: str = filesystem.info(path)["type"]
-    except FileNotFoundError:
-        return None
-    return kind
 
 
 def _format_of(name: str, file_format: str) -> str:
@@ -156,34 +221,17 @@ def _format_of(name: str, file_format: str) -> str:
     raise PermanentError(f"The suffix of {name} does not tell its format; set file_format.")
 
 
-def _stat(filesystem: Any, name: str) -> tuple[int | None, str | None]:
-    filesystem.invalidate_cache()  # object stores remember listings, which would hide a change
-    try:
-        info = filesystem.info(name)
-    except FileNotFoundError:
-        return None, None
-    marks = ("ETag", "etag", "mtime", "LastModified", "updated", "created")
-    changed = next((str(info[mark]) for mark in marks if info.get(mark) is not None), None)
-    return info.get("size"), changed
-
-
 @contextmanager
-def _open(filesystem: Any, name: str, *, seekable: bool) -> Iterator[tuple[BinaryIO, BinaryIO | None]]:
-    """Open a file for reading: as it lies in its store, and decompressed, which is None for one without bytes."""
+def _text(name: str, stored: StoredFile) -> Iterator[BinaryIO | None]:
+    """Decompress a file if it is compressed, and skip a byte order mark; None for a file without bytes."""
     try:
-        with filesystem.open(name, "rb") as raw:
-            if seekable:
-                yield raw, raw if raw.read(1) else None
-                return
-            stream: Any = gzip.GzipFile(fileobj=raw) if name.lower().endswith(".gz") else raw
-            with io.BufferedReader(stream, READ_BYTES) as buffered:
-                start = buffered.peek(4)
-                if start.startswith(_UTF16_MARKS) or b"\0" in start[:2]:
-                    raise PermanentError(f"{name} is UTF-16, not UTF-8; save it as UTF-8.")
-                if start.startswith(_UTF8_MARK):
-                    buffered.read(len(_UTF8_MARK))
-                yield raw, buffered if start else None
-    except FileNotFoundError:
-        raise PermanentError(f"There is no file {name} any more.") from None
+        stream: Any = gzip.GzipFile(fileobj=stored) if name.lower().endswith(".gz") else stored
+        with io.BufferedReader(stream, READ_BYTES) as buffered:
+            start = buffered.peek(4)
+            if start.startswith(_UTF16_MARKS) or b"\0" in start[:2]:
+                raise PermanentError(f"{name} is UTF-16, not UTF-8; save it as UTF-8.")
+            if start.startswith(_UTF8_MARK):
+                buffered.read(len(_UTF8_MARK))
+            yield buffered if start else None
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise PermanentError(f"{name} is no whole gzip file; compress it again.") from None

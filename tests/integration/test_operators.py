@@ -189,6 +189,27 @@ def test_a_file_that_changes_while_it_is_read_is_a_permanent_error(sandbox, tmp_
         update(path=path, on_invalid=on_invalid)
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json"])
+@pytest.mark.parametrize("how", ["overwritten", "cut off"])
+def test_a_file_that_changes_while_it_is_validated_is_not_called_invalid(sandbox, tmp_path, monkeypatch, name, how):
+    from airflow_provider_bubblehouse.sources.stored import StoredFile
+
+    path, read = tmp_path / name, StoredFile.read
+    rows = [f'{{"id": "{number:0100}"}}' for number in range(4000)]
+    text = {".csv": "id\n" + "1\n" * 200_000, ".jsonl": "\n".join(rows), ".json": f"[{','.join(rows)}]"}[path.suffix]
+    path.write_text(text)
+
+    def read_and_change(self, size=-1, /):
+        data = read(self, size)
+        path.write_text("x,y\n" * (len(text) // 4 + 1) if how == "overwritten" else text[: len(data) + 10])
+        return data
+
+    monkeypatch.setattr(StoredFile, "read", read_and_change)
+    with pytest.raises(BubblehousePermanentError, match="changed while being read"):
+        update(path=path)
+    assert sandbox.calls == []
+
+
 def test_a_dry_run_reads_validates_and_cuts_but_calls_nothing_and_needs_no_connection(monkeypatch, sandbox):
     monkeypatch.delenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT")
     summary = update(customers=people(5), batch_size=2, dry_run=True)
@@ -278,7 +299,7 @@ def test_customers_that_are_no_list_are_refused_without_being_shown(sandbox, cus
     [
         ("none.csv", "There is no file .*none.csv"),
         ("none-*.csv", "No file matches"),
-        ("s3://bucket/customers.csv", r"airflow-provider-bubblehouse\[s3\]"),
+        ("gs://bucket/customers.csv", r"gs:// needs \[gcs\]"),
         ("file:///customers-?.csv", "does not match a character"),
     ],
 )

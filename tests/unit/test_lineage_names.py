@@ -127,6 +127,8 @@ def test_a_source_tells_the_urls_of_its_files(tmp_path):
     for name in ("b#.csv", "a.csv"):
         (tmp_path / name).write_text("id\n1\n")
     source = FileSource(fsspec.filesystem("file"), f"{tmp_path}/*.csv")
+    assert source.urls() == {}
+    source.version()
     assert list(source.urls().items()) == [
         (f"{tmp_path}/a.csv", f"file://{tmp_path}/a.csv"),
         (f"{tmp_path}/b#.csv", f"file://{tmp_path}/b#.csv"),

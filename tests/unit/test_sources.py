@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 from contextlib import nullcontext
 
 import fsspec
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
-from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
+from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
 from airflow_provider_bubblehouse.sources.files import FileSource
 from airflow_provider_bubblehouse.sources.records import ListSource
 
@@ -86,17 +87,27 @@ def test_a_store_that_does_not_answer_is_not_taken_for_an_empty_one(path):
         def ls(self, path, detail=True, **_kwargs):
             raise ConnectionError
 
-    with pytest.raises(ConnectionError):
-        FileSource(Outage(), path)
+    with pytest.raises(BubblehouseTransientError, match=r"bucket/.* cannot be listed \(ConnectionError\)"):
+        rows(FileSource(Outage(), path))
 
 
-def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
-    def ls(self, path, detail=False, **_kwargs):
-        raise PermissionError
+@pytest.mark.parametrize("pattern", ["*.csv", "*/*.csv", "**/*.csv"])
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path, monkeypatch, pattern):
+    for name in ("readable", "forbidden"):
+        (tmp_path / name).mkdir()
+        written(tmp_path / name, "a.csv", CSV)
+    ls = type(LOCAL).ls
 
-    monkeypatch.setattr(type(LOCAL), "ls", ls)
-    with pytest.raises(PermissionError):
-        source(tmp_path / "*.csv")
+    def ls_if_permitted(self, path, detail=False, **kwargs):
+        if str(path).endswith("forbidden") or pattern == "*.csv":
+            raise PermissionError(13, "Permission denied")
+        return ls(self, path, detail=detail, **kwargs)
+
+    monkeypatch.setattr(type(LOCAL), "ls", ls_if_permitted)
+    with pytest.raises(
+        BubblehousePermanentError, match=r"cannot be listed \(PermissionError EACCES\): access is denied"
+    ):
+        rows(source(tmp_path / pattern))
 
 
 def test_parquet_with_a_broken_page_is_refused_by_name(tmp_path):
@@ -134,6 +145,16 @@ def test_a_file_comes_in_chunks_and_tells_the_share_that_is_read(tmp_path, name,
     assert shares == sorted(shares)
     assert 0 < shares[0] < 1
     assert chunked.share_read() == 1
+
+
+def test_parquet_is_not_read_as_a_whole_first(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.Table.from_pylist([{"id": f"{number:040}"} for number in range(20_000)]), path, row_group_size=1000
+    )
+    chunked = source(path)
+    shares = [chunked.share_read() for _ in chunked.chunks()]
+    assert 0 < shares[0] < 0.5 < shares[-1] <= 1
 
 
 def test_long_rows_cross_the_blocks_they_are_read_in(tmp_path):
@@ -298,7 +319,7 @@ def test_text_that_is_no_utf8_in_csv_and_json_is_left_for_the_encoder_to_find(tm
 )
 def test_a_missing_file_is_an_error_that_names_it(tmp_path, path, said):
     with pytest.raises(BubblehousePermanentError, match=said):
-        source(tmp_path / path)
+        rows(source(tmp_path / path))
 
 
 COLUMN_MAP = {"CustomerId": "id", "Mail": "email", "City": "extras.city", "Country": "extras.country"}
@@ -338,26 +359,32 @@ def test_a_column_map_that_contradicts_itself_is_refused(column_map):
         ListSource([], column_map=column_map)
 
 
-def test_the_version_tells_a_changed_file_and_a_removed_one(tmp_path):
-    path = written(tmp_path, "a.csv", CSV)
-    written(tmp_path, "b.csv", CSV)
-    globbed = source(tmp_path / "*.csv")
-    before = globbed.version()
-    assert globbed.version() == before
-    path.write_bytes(CSV + b"3,x\n")
-    changed = globbed.version()
-    path.unlink()
-    assert len({str(before), str(changed), str(globbed.version())}) == 3
-    with pytest.raises(BubblehousePermanentError, match=r"no file .*a\.csv any more"):
-        rows(globbed)
-
-
 def test_other_stores_are_read_as_the_local_one():
     memory = fsspec.filesystem("memory")
     memory.pipe("/bucket/a.csv.gz", gzip.compress(CSV))
     remote = FileSource(memory, "/bucket/*.csv.gz")
     assert rows(remote) == ROWS
     assert remote.version() == remote.version()
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_row_that_is_cut_off_as_its_file_becomes_shorter_is_not_a_row(tmp_path, name):
+    row = {"a.csv": "1234567\n", "a.jsonl": '{"id": "1"}\n'}[name]
+    path = written(tmp_path, name, (("id\n" if name == "a.csv" else "") + row * 100_000).encode())
+    chunks = source(path).chunks()
+    seen = list(next(chunks).records())
+    os.truncate(path, 300_001)
+    with pytest.raises(BubblehousePermanentError, match=rf"{name} was changed while being read"):
+        seen.extend(record for chunk in chunks for record in chunk.records())
+    assert len({str(record) for record in seen}) == 1
+
+
+def test_reading_leaves_nothing_of_a_single_file_in_the_librarys_listings():
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/alone/a.csv", CSV)
+    remote = FileSource(memory, "/alone/a.csv")
+    assert rows(remote) == ROWS
+    assert "/alone" not in memory.dircache
 
 
 @given(st.lists(st.sampled_from(["a", ",", ",", '"', '""', "\n", "\n", "\r\n", "\r", " ", "é", "x\ny", '","', '"\n'])))

@@ -63,7 +63,7 @@ def test_no_modules_import_each_other_in_a_circle():
     assert not graph, f"in or before a circle: {sorted(graph)}"
 
 
-@pytest.mark.parametrize("part", ["api", "customers", "errors", "formats", "push", "sources"])
+@pytest.mark.parametrize("part", ["api", "customers", "errors", "formats", "push", "sources", "stores"])
 def test_the_core_imports_no_module_that_faces_airflow(part):
     core = {name: used for name, used in imports().items() if name.startswith(f"{PACKAGE}.{part}")}
     assert core
