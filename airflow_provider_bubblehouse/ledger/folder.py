@@ -149,7 +149,8 @@ def _create_local_file(path: Path, target: str) -> None:
 
 def _create_object(filesystem: Any, path: Path, target: str) -> None:
     """Upload an object that does not exist yet; a store without exclusive creation is asked before."""
-    if "mode" not in inspect.signature(filesystem._put_file).parameters:
+    put = getattr(filesystem, "_put_file", filesystem.put_file)
+    if "mode" not in inspect.signature(put).parameters:
         if filesystem.exists(target):
             raise FileExistsError
         filesystem.put_file(str(path), target)

@@ -57,6 +57,24 @@ def folder(tmp_path) -> LedgerFolder:
     return local(tmp_path / "ledger")
 
 
+@pytest.fixture(params=["local", "s3", "memory", "a store that knows no exclusive creation"])
+def any_folder(request, tmp_path) -> LedgerFolder:
+    if request.param == "local":
+        return local(tmp_path / "ledger")
+    if request.param != "s3":
+        from fsspec.implementations.memory import MemoryFileSystem
+
+        class Plain(MemoryFileSystem):
+            def put_file(self, lpath, rpath, **kwargs):
+                super().put_file(lpath, rpath)
+
+        return LedgerFolder((MemoryFileSystem if request.param == "memory" else Plain)(), str(tmp_path / "ledger"))
+    from airflow_provider_bubblehouse.airflow_compat import ObjectStoragePath
+
+    location = ObjectStoragePath(request.getfixturevalue("object_store").url("ledger"))
+    return LedgerFolder(location.fs, location.path)
+
+
 def stored(folder: LedgerFolder, tmp_path) -> dict[int, int]:
     """Return the entries of the newest ledger."""
     import sqlite3
@@ -73,8 +91,10 @@ def stored(folder: LedgerFolder, tmp_path) -> dict[int, int]:
 @pytest.mark.parametrize("in_flight", [1, 8])
 @pytest.mark.parametrize("source", ["list", "jsonl", "csv"])
 def test_the_first_push_sends_all_the_next_one_nothing_and_then_what_has_changed(
-    sandbox, folder, tmp_path, in_flight, source
+    sandbox, any_folder, tmp_path, in_flight, source
 ):
+    folder = any_folder
+
     def given(rows):
         if source == "list":
             return {"customers": rows}
@@ -215,7 +235,8 @@ def test_after_a_push_that_ended_halfway_its_customers_are_sent_again(sandbox, f
     assert folder.pending() == []
 
 
-def test_a_push_deletes_its_own_pending_file_and_those_it_has_read_and_no_other(sandbox, folder, tmp_path):
+def test_a_push_deletes_its_own_pending_file_and_those_it_has_read_and_no_other(sandbox, any_folder, tmp_path):
+    folder = any_folder
     push(folder, customers=people(3))
     (tmp_path / "keys").write_bytes(b"")
     read = folder.upload_pending(tmp_path / "keys")
@@ -239,7 +260,8 @@ def test_a_push_that_sends_nothing_writes_nothing(sandbox, folder):
     assert (folder.numbers(), folder.pending()) == (before, [])
 
 
-def test_two_ledgers_are_left(sandbox, folder):
+def test_two_ledgers_are_left(sandbox, any_folder):
+    folder = any_folder
     for number in range(5):
         push(folder, customers=[{"id": str(number)}])
     assert folder.numbers() == [4, 5]
@@ -248,7 +270,8 @@ def test_two_ledgers_are_left(sandbox, folder):
 # Two writers, faults of the store
 
 
-def test_of_two_pushes_at_once_the_later_one_fails_and_can_be_retried(sandbox, folder):
+def test_of_two_pushes_at_once_the_later_one_fails_and_can_be_retried(sandbox, any_folder):
+    folder = any_folder
     push(folder, customers=people(10))
     slow = prepared(folder, customers=[{"id": "1", "first_name": "slow"}, *people(10)[1:]])
     begin = slow.changes.begin
@@ -261,7 +284,8 @@ def test_of_two_pushes_at_once_the_later_one_fails_and_can_be_retried(sandbox, f
     assert folder.pending() == []
 
 
-def test_a_ledger_that_cannot_be_stored_is_a_warning_and_its_customers_are_sent_again(sandbox, folder, caplog):
+def test_a_ledger_that_cannot_be_stored_is_a_warning_and_its_customers_are_sent_again(sandbox, any_folder, caplog):
+    folder = any_folder
     running = prepared(folder, customers=people(10))
 
     def fails(*_args):
