@@ -61,7 +61,8 @@ def update(store=None, **kwargs) -> dict:
 class Started:
     """A push in a thread of its own, past Airflow 2's guard, which knows none but the task's."""
 
-    def __init__(self, store=None, **kwargs) -> None:
+    def __init__(self, store=None, *, ends_with=BubblehouseTransientError, **kwargs) -> None:
+        self._ends_with = ends_with
         self._operator = UpdateCustomersOperator(task_id="push", **kwargs)
         self._operator._push = self._operator._prepare({} if store is None else {"task_state_store": store})
         self.summary: dict = {}
@@ -70,7 +71,7 @@ class Started:
         self._thread.start()
 
     def _run(self) -> None:
-        with pytest.raises(BubblehouseTransientError) as caught:
+        with pytest.raises(self._ends_with) as caught:
             self._operator._push.run()
         self.summary, self.ended_at = caught.value.summary, time.monotonic()
 

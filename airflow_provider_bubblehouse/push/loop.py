@@ -2,12 +2,14 @@
 Sends batches through the workers, and records what became of each one.
 
 Everything here runs in the push's own thread. A signal may interrupt it anywhere with an exception, for example at the
-task's ``execution_timeout``: an event stays in its queue until it is handled, and handling it twice changes nothing.
+task's ``execution_timeout``: an event stays in its queue until it is handled, and handling it twice completes no row
+twice.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -39,7 +41,8 @@ _TICK = 1.0  # seconds between two saves; a killed process sends again what it c
 _LOG_EVERY = 10.0  # seconds
 _STOP_GRACE = 2.0  # seconds for calls under way; Airflow kills a task that is marked failed 5 s after it says so
 _SAVE_TIMEOUT = 30.0  # seconds; Airflow's own client gives up after 15 to 20
-_LAST_SAVE_TIMEOUT = 2.0  # seconds, if the push has to stop
+_SAVE_TIMEOUT_WHEN_STOPPING = 0.2  # seconds; the last save still follows
+_LAST_SAVE_TIMEOUT = 1.5  # seconds, if the push has to stop
 
 SUPERVISOR_LOST = (
     "The process that supervises this task has ended, so its retry may be running already. The push has stopped."
@@ -76,17 +79,27 @@ class Loop:
         self._changes = changes
         self.events = Events()
         self._workers: Workers | None = None
-        self._checkpoint: Checkpoint | None = None
+        self._checkpoint: Checkpoint  # set together with the saver
         self._saver: Saver | None = None
         self._saved: State | None = None  # the newest state that is known to be stored
+        self._queued: State | None = None  # the newest state that the saver has
         self._is_stopping = False
         self._ticked_at = self._logged_at = time.monotonic()
 
     def start_saving(self, checkpoint: Checkpoint) -> None:
         """Save the state from now on, about once a second and at each rejection."""
         self._checkpoint = checkpoint
-        self._saved = self._report.summary.state
-        self._saver = Saver(checkpoint.store, on_broken_pipe=lambda: self.events.put(Stop(SUPERVISOR_LOST)))
+        self._saved = self._queued = self._report.summary.state
+        self._saver = Saver(checkpoint.store, on_broken_pipe=lambda: self.stop(SUPERVISOR_LOST))
+
+    def stop(self, reason: str) -> None:
+        """
+        Make the push end soon. A signal handler may call it anywhere, and another thread, too.
+
+        :param reason: why, as a sentence.
+        """
+        self._is_stopping = True
+        self.events.put(Stop(reason))
 
     @property
     def is_rejection_saved(self) -> bool:
@@ -94,10 +107,6 @@ class Loop:
         rejection = self._report.summary.state.rejection
         saved = None if self._saved is None else self._saved.rejection
         return rejection is None or (saved is not None and saved.rows == rejection.rows)
-
-    @property
-    def _is_saved(self) -> bool:
-        return self._report.summary.state is self._saved
 
     def send_all(self, batches: Iterator[tuple[int, Batch]], workers: Workers) -> None:
         """
@@ -116,11 +125,12 @@ class Loop:
             while workers.busy:
                 self.process_events(_TICK)
         except BaseException as error:  # noqa: BLE001  whatever ends the push, calls under way are counted
-            raise self._wind_down(error, workers) from error.__cause__
+            final = self._wind_down(error, workers)
+            raise final from final.__cause__
         finally:
             workers.close()
             while self.events.first() is not None:  # whatever ended with the workers counts, too
-                with suppress(BubblehouseError):  # the push has its error already
+                with suppress(Exception):  # the push has its error already
                     self._process_first()
 
     def process_events(self, seconds: float = 0.0) -> None:
@@ -180,59 +190,65 @@ class Loop:
             self._changes.complete(batch.numbers, accepted=error is None)
         if error is None:
             return None
-        self._save_now(_SAVE_TIMEOUT)
-        self._write_rejected(event, error)
+        self._save_now(summary.state, lambda: _SAVE_TIMEOUT_WHEN_STOPPING if self._is_stopping else _SAVE_TIMEOUT)
+        if self._rejected_rows is not None:
+            if self._is_stopping and self.is_rejection_saved:
+                return None  # a retry writes the rows, and fails: this push must end soon
+            self._write_rejected(event, error, self._rejected_rows)
         return None if self._continue_after_rejection else error
 
-    def _write_rejected(self, event: Completed, error: RejectedError) -> None:
+    def _write_rejected(self, event: Completed, error: RejectedError, rejected_rows: RejectedRows) -> None:
         state, batch = self._report.summary.state, event.batch
-        if self._rejected_rows is None or (self._is_stopping and self.is_rejection_saved):  # a later try writes them
-            return
         unwritten = RejectedBatch(event.lane, len(state.lanes), batch.numbers[0], batch.numbers[-1])
         if state.rejection is not None and unwritten in state.rejection.unwritten:
-            self._rejected_rows.add_rejected(batch, error)
+            rejected_rows.add_rejected(batch, error)
             self._report.summary.state = self._report.summary.state.after_writing(unwritten)
 
     def _wind_down(self, error: BaseException, workers: Workers) -> BaseException:
         """
         Wait for the calls that are under way, and return the error that the push ends with.
 
-        Permanent errors take precedence: several lanes may fail at once.
+        Permanent errors take precedence: several lanes may fail at once. A signal may end the wait with an exception,
+        too; the calls then have the same time as in any push that has to stop.
         """
-        self._is_stopping = isinstance(error, StoppedError) or not isinstance(error, BubblehouseError)
+        if isinstance(error, StoppedError) or not isinstance(error, BubblehouseError):
+            self._is_stopping = True
         workers.stop()
-        deadline = time.monotonic() + _STOP_GRACE if self._is_stopping else None
+        deadline = math.inf
         while workers.busy:
-            wait = _TICK if deadline is None else deadline - time.monotonic()
+            if self._is_stopping:
+                deadline = min(deadline, time.monotonic() + _STOP_GRACE)
+            wait = min(_TICK, deadline - time.monotonic())
             if wait <= 0:
                 break
             try:
                 self.process_events(wait)
             except StoppedError:
                 self._is_stopping = True
-                deadline = deadline or time.monotonic() + _STOP_GRACE
             except PermanentError as permanent:
                 error = permanent if isinstance(error, BubblehouseTransientError) else error
             except Exception as further:  # noqa: BLE001  the first one is raised
                 log.warning("A further call failed: %s", further)
+            except BaseException as interruption:  # noqa: BLE001  raised once the calls are counted
+                self._is_stopping = True
+                error = error if isinstance(error, PermanentError) else interruption
         return error
 
-    def _encoded(self) -> dict[str, object] | None:
-        """Return the state to store, None if there is nothing new or nothing to store it in."""
+    def _encode(self, state: State) -> dict[str, object]:
         summary = self._report.summary
-        if self._checkpoint is None or self._is_saved:
-            return None
-        return self._checkpoint.encode(summary.state, read=summary.read, invalid=summary.invalid)
+        return self._checkpoint.encode(state, read=summary.read, invalid=summary.invalid)
 
     def _save_soon(self) -> None:
-        if self._saver is not None and (value := self._encoded()) is not None:
-            self._saver.save(value)
-
-    def _save_now(self, timeout: float, *, even_if_failing: bool = False) -> None:
         state = self._report.summary.state
-        if self._saver is None or (value := self._encoded()) is None:
+        if self._saver is not None and state is not self._queued:
+            self._queued = state
+            self._saver.save(self._encode(state))
+
+    def _save_now(self, state: State, timeout: Callable[[], float], *, even_if_failing: bool = False) -> None:
+        if self._saver is None or state is self._saved:
             return
-        if self._saver.save_now(value, timeout=timeout, even_if_failing=even_if_failing):
+        self._queued = state
+        if self._saver.save_now(self._encode(state), timeout=timeout, even_if_failing=even_if_failing):
             self._saved = state
 
     def save_at_end(self, *, trust: bool = True) -> None:
@@ -243,13 +259,18 @@ class Loop:
         """
         if self._is_orphan():  # the retry may have saved its own progress by now
             return
-        summary, timeout = self._report.summary, _LAST_SAVE_TIMEOUT if self._is_stopping else _SAVE_TIMEOUT
-        if trust:
-            self._save_now(timeout, even_if_failing=True)
-        elif self._saver is not None and self._checkpoint is not None:
-            value = self._checkpoint.encode(State(rejection=summary.state.rejection), read=0, invalid=0)
-            self._saver.save_now(value, timeout=timeout, even_if_failing=True)
+        state = self._report.summary.state
+        self._save_now(
+            state if trust else State(rejection=state.rejection),
+            lambda: _LAST_SAVE_TIMEOUT if self._is_stopping else _SAVE_TIMEOUT,
+            even_if_failing=True,
+        )
 
-    def stop_saving(self) -> bool:
-        """End the saver, and return whether it has ended, so that no save can follow."""
-        return self._saver is None or self._saver.close(timeout=_LAST_SAVE_TIMEOUT)
+    def stop_saving(self, *, timeout: float = 0.0) -> bool:
+        """
+        End the saver, and return whether it has ended, so that no save can follow.
+
+        :param timeout: how many seconds to wait for that at most.
+        """
+        saver, self._saver = self._saver, None
+        return saver is None or saver.close(timeout=timeout)

@@ -26,6 +26,7 @@ _FIRST_PAUSE = 0.5  # seconds at least after a 429; twice as much after each fur
 _MAX_PAUSE = 60.0  # seconds; the documented limit is one per second, so a longer pause gains nothing
 
 _FIRST_RATE = 10.0  # calls a second that a learned pace begins with; it doubles every second until the first 429
+_DOUBLINGS = 30  # seconds; far beyond any API by then, and a float does not double for ever
 _CUT = 0.95  # of the rate that the API has accepted: just below the limit
 _QUIET = 5.0  # seconds without a 429 before a learned pace rises again
 _RISE = 1.01  # per second: slow, because each step beyond the limit costs a pause
@@ -106,7 +107,7 @@ class LearnedPace:
         if self._started_at is None:
             self._started_at = now
         if self._limited_at is None:
-            self.rate = _FIRST_RATE * 2 ** (now - self._started_at)
+            self.rate = _FIRST_RATE * 2 ** min(now - self._started_at, _DOUBLINGS)
         while self._limited_at is not None and now >= self._rises_at:
             self.rate *= _RISE
             self._rises_at += 1

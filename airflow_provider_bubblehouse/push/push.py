@@ -20,7 +20,7 @@ from airflow_provider_bubblehouse.push.pacing import Pacer
 from airflow_provider_bubblehouse.push.progress import Checkpoint, LaneProgress, Resumed, State, delete_state
 from airflow_provider_bubblehouse.push.reader import Reader, ResumeMismatchError, source_changed_error
 from airflow_provider_bubblehouse.push.report import Report
-from airflow_provider_bubblehouse.push.workers import Stop, Workers
+from airflow_provider_bubblehouse.push.workers import Workers
 from airflow_provider_bubblehouse.sources.ahead import wait_for
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.sources.source import Source
 
 log = logging.getLogger(__name__)
+
+_END_TIMEOUT = 2.0  # seconds for a save under way to end, before the progress is deleted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,20 +100,14 @@ class Push:
         :raises BubblehouseError: with the counts so far as its ``summary``.
         """
         try:
-            with self.changes or nullcontext():
-                self._run_with_changes()
+            self._run_and_save()
         except BaseException as error:
-            self._loop.save_at_end(trust=not isinstance(error, ResumeMismatchError))
             final = self._final(error)
             if isinstance(final, BubblehouseError):
                 final.summary = self._counts()
             if final is error:
                 raise
             raise final from error
-        finally:
-            self._loop.stop_saving()
-            self._counts()
-            self.report.log_summary()
         return self._counts()
 
     def stop(self) -> None:
@@ -120,7 +116,20 @@ class Push:
 
         For signal handlers: it may interrupt the push's own thread anywhere.
         """
-        self._loop.events.put(Stop("The push was told to stop."))
+        self._loop.stop("The push was told to stop.")
+
+    def _run_and_save(self) -> None:
+        """Run, save the state of a push that fails, and log the counts; a signal may interrupt all of this."""
+        try:
+            with self.changes or nullcontext():
+                self._run_with_changes()
+        except BaseException as error:
+            self._loop.save_at_end(trust=not isinstance(error, ResumeMismatchError))
+            raise
+        finally:
+            self._loop.stop_saving()
+            self._counts()
+            self.report.log_summary()
 
     def _run_with_changes(self) -> None:
         try:
@@ -147,8 +156,8 @@ class Push:
         reader = self._reader(self.report, on_invalid=self._report_invalid)
         if self.changes is not None or (resumed.lanes is None and self.plan.validates_first):
             self._validate(reader, version)
-        if checkpoint is not None and resumed.stale:
-            delete_state(checkpoint.store)
+        if self.resume is not None and (checkpoint is None or resumed.stale):
+            delete_state(self.resume.store)
         if self.changes is not None:
             self.changes.begin()
         self._send(reader)
@@ -188,8 +197,11 @@ class Push:
     def _take_up(self, resumed: Resumed) -> None:
         """Continue with the counts of earlier tries."""
         summary = self.report.summary
-        lanes = resumed.lanes or tuple(LaneProgress() for _ in range(self.plan.in_flight))
-        summary.state = State(lanes, resumed.rejection)
+        lanes = resumed.lanes
+        if lanes is None and resumed.rejection is None:
+            lanes = tuple(LaneProgress() for _ in range(self.plan.in_flight))
+        # Without lanes nothing is sent. Lanes at 0 would be saved, and the next try would send the rejected rows again.
+        summary.state = State(lanes or (), resumed.rejection)
         summary.read, summary.invalid = resumed.read, resumed.invalid
         summary.resumed_at, summary.accepted_before = summary.state.completed, summary.state.accepted
         if resumed.lanes is not None:
@@ -249,7 +261,7 @@ class Push:
 
     def _delete_progress(self, store: StateStore) -> None:
         """Delete the progress after a success."""
-        if not self._loop.stop_saving():
+        if not self._loop.stop_saving(timeout=_END_TIMEOUT):
             log.warning("Airflow's task state store does not answer; the progress of this push is not deleted.")
             return
         try:
@@ -272,7 +284,10 @@ class Push:
         rejection = summary.state.rejection
         rows = 0 if rejection is None else rejection.rows
         status, error_id = (None, None) if rejection is None else (rejection.status, rejection.error_id)
-        written = "" if self.rejected_rows is None else f" They are in {self.rejected_rows.folder}."
+        written = ""
+        if self.rejected_rows is not None:
+            what = "They" if self.rejected_rows.written else "Those that an earlier try has written"
+            written = f" {what} are in {self.rejected_rows.folder}."
         return RejectedError(
             f"Bubblehouse rejected {rows} rows of this source, in this try or an earlier one, the first with status "
             f"{status} ({error_id}); they must not be sent again.{written} Fix the source, or set resume=False to "

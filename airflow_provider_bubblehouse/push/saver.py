@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FIRST_WAIT, _MAX_WAIT = 1.0, 60.0  # seconds before a failing store is tried again; doubled after each failure
+_POLL = 0.1  # seconds between two looks at a timeout that may change
 # The store is a pipe to the task's supervisor: these errors mean that the supervisor is gone.
 _BROKEN_PIPE = (BrokenPipeError, ConnectionResetError, EOFError)
 
@@ -43,6 +45,7 @@ class Saver:
     def __init__(self, store: StateStore, *, on_broken_pipe: Callable[[], None]) -> None:
         self._store = store
         self._on_broken_pipe = on_broken_pipe
+        self._is_failing = False
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()  # a signal handler may interrupt put() and get()
         # A daemon: a store that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name="bubblehouse-saver", daemon=True)
@@ -52,20 +55,27 @@ class Saver:
         """Save a value soon; a failing store is tried again after 1, 2, 4 … 60 seconds."""
         self._requests.put(_Request(value))
 
-    def save_now(self, value: Any, *, timeout: float, even_if_failing: bool = False) -> bool:
+    def save_now(self, value: Any, *, timeout: Callable[[], float], even_if_failing: bool = False) -> bool:
         """
         Save a value, and return whether the store has it.
 
+        A store that fails or hangs is not waited for a second time, unless ``even_if_failing``.
+
         :param value: the value.
-        :param timeout: how many seconds to wait at most.
+        :param timeout: returns how many seconds to wait at most; less once the push has to stop.
         :param even_if_failing: try again at once even if the store failed a moment ago.
         """
+        if self._is_failing and not even_if_failing:
+            self.save(value)
+            return False
         answer: SimpleQueue[bool] = SimpleQueue()
         self._requests.put(_Request(value, at_once=even_if_failing, answer=answer))
-        try:
-            return answer.get(timeout=timeout)
-        except Empty:
-            return False
+        started = time.monotonic()
+        while (left := started + timeout() - time.monotonic()) > 0:
+            with suppress(Empty):
+                return answer.get(timeout=min(left, _POLL))
+        self._is_failing = True
+        return False
 
     def close(self, *, timeout: float) -> bool:
         """End the thread, and return whether it has ended."""
@@ -75,7 +85,7 @@ class Saver:
 
     def _work(self) -> None:
         value: Any = None  # what is not stored yet
-        due, failures = 0.0, 0
+        due, wait = 0.0, 0.0
         while True:
             requests = self._next(None if value is None else max(0.0, due - time.monotonic()))
             if None in requests:
@@ -84,11 +94,12 @@ class Saver:
             if newest:
                 value = newest[-1].value
             if value is not None and (time.monotonic() >= due or any(request.at_once for request in newest)):
-                if self._save(value, has_failed=failures > 0):
-                    value, due, failures = None, 0.0, 0
+                self._is_failing = not self._save(value, has_failed=wait > 0)
+                if self._is_failing:
+                    wait = min(wait * 2 or _FIRST_WAIT, _MAX_WAIT)
+                    due = time.monotonic() + wait
                 else:
-                    due = time.monotonic() + min(_FIRST_WAIT * 2**failures, _MAX_WAIT)
-                    failures += 1
+                    value, due, wait = None, 0.0, 0.0
             for request in newest:
                 if request.answer is not None:
                     request.answer.put(value is None)

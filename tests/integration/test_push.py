@@ -23,6 +23,7 @@ from pushes import (
     write_lines,
 )
 
+from airflow_provider_bubblehouse.api.client import Client
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
     BubblehouseRateLimitError,
@@ -75,6 +76,13 @@ def test_a_fault_in_one_lane_ends_the_others_and_every_call_is_accounted_for(san
 def test_what_no_retry_can_help_goes_before_what_one_can(sandbox, no_waits):
     sandbox.script("503,delay=0.2", "401,delay=0.2", "503,delay=0.2", "503,delay=0.2")
     failed(BubblehousePermanentError, customers=people(400), in_flight=4, batch_size=10, max_attempts=1)
+
+
+def test_an_error_is_not_chained_to_that_of_another_lane(sandbox, no_waits):
+    sandbox.script("reset", "401,delay=0.5")
+    with pytest.raises(BubblehousePermanentError) as caught:
+        update(customers=people(400), in_flight=2, batch_size=10, max_attempts=1)
+    assert (caught.value.status, caught.value.__cause__) == (401, None)
 
 
 # Rejected and invalid rows
@@ -322,6 +330,24 @@ def test_a_call_that_is_cut_off_at_the_end_is_counted(sandbox, monkeypatch):
     wait_until(lambda: sandbox.calls)
     started.kill()
     assert (started.summary["calls"], started.summary["unsent"]) == (1, 3)
+
+
+def test_whatever_a_call_that_is_cut_off_raises_the_push_ends_with_its_own_error(sandbox, monkeypatch):
+    is_called, is_cut_off = threading.Event(), threading.Event()
+
+    def call(*_args, **_kwargs):
+        is_called.set()
+        is_cut_off.wait(30)
+        raise ValueError("I/O operation on closed file")
+
+    monkeypatch.setattr(Client, "call", call)
+    monkeypatch.setattr(Client, "abort", lambda _client: is_cut_off.set())
+    monkeypatch.setattr(loop, "_STOP_GRACE", 0.1)
+    monkeypatch.setattr(workers, "_JOIN_TIMEOUT", 30.0)
+    started = Started(customers=people(3))
+    assert is_called.wait(30)
+    started.kill()
+    assert started.summary["unsent"] == 3
 
 
 def test_no_thread_outlives_a_push_that_was_cut_off(sandbox):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
+import time
+from dataclasses import replace
 
 import pytest
 from pushes import (
@@ -100,6 +103,14 @@ def test_another_operator_starts_over(sandbox, store, no_waits):
     failed(BubblehouseTransientError, store, **options)
     delete = DeleteCustomersOperator(task_id="push", max_customers=100, **options)
     assert delete.execute({"task_state_store": store})["resumed_at"] == 0
+
+
+def test_a_rejection_of_another_operator_does_not_count(sandbox, store):
+    options = {"customers": people(30), "batch_size": 10}
+    sandbox.script("400")
+    failed(BubblehouseRejectedError, store, **options)
+    delete = DeleteCustomersOperator(task_id="push", max_customers=100, **options)
+    assert delete.execute({"task_state_store": store})["accepted"] == 30
 
 
 @pytest.mark.parametrize("how", ["touched", "grown"])
@@ -306,24 +317,31 @@ def test_rejected_rows_whose_writing_was_interrupted_are_written_by_the_next_try
     assert (summary["unsent"] == 0) == (on_rejected == "continue")
 
 
-def test_a_timeout_while_rejected_rows_are_written_loses_no_rejection(sandbox, store, tmp_path, monkeypatch):
+@pytest.fixture
+def execution_timeout():
+    """Make SIGALRM raise what Airflow raises at a task's ``execution_timeout``."""
+
     def strike(_number, _frame):
         raise AirflowTaskTimeout("late")
 
+    handler = signal.signal(signal.SIGALRM, strike)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, handler)
+
+
+@pytest.mark.usefixtures("execution_timeout")
+def test_a_timeout_while_rejected_rows_are_written_loses_no_rejection(sandbox, store, tmp_path, monkeypatch):
     def write_slowly(*_args):
         os.kill(os.getpid(), signal.SIGALRM)
         threading.Event().wait(30)
 
     options = {"customers": people(30), "batch_size": 10, "rejected_path": tmp_path / "out"}
     sandbox.script("400")
-    handler = signal.signal(signal.SIGALRM, strike)
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(RejectedRows, "add_rejected", write_slowly)
-            with pytest.raises(AirflowTaskTimeout):
-                update(store, **options)
-    finally:
-        signal.signal(signal.SIGALRM, handler)
+    with monkeypatch.context() as patch:
+        patch.setattr(RejectedRows, "add_rejected", write_slowly)
+        with pytest.raises(AirflowTaskTimeout):
+            update(store, **options)
     failed(BubblehouseRejectedError, store, **options)
     assert len(sandbox.calls) == 1
     assert (tmp_path / "out" / "1.jsonl").read_text().count("\n") == 10
@@ -339,6 +357,132 @@ def test_rows_rejected_while_their_folder_cannot_be_written_are_written_once_it_
     assert (again["accepted"], again["rejected"]) == (10, 10)
     assert (tmp_path / "out" / "1.jsonl").read_text().count("\n") == 10
     assert sorted(map(int, sent(sandbox))) == list(range(1, 21))
+
+
+class StrikingStore(Store):
+    """Fails at first. At its second call the task's timeout strikes, and the call hangs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+
+    def set(self, key, value):
+        self.sets += 1
+        if self.sets > 1:
+            os.kill(os.getpid(), signal.SIGALRM)
+            self.released.wait(30)
+        raise ConnectionError
+
+
+@pytest.mark.usefixtures("execution_timeout")
+@pytest.mark.parametrize("on_rejected", ["stop", "continue"])
+def test_a_timeout_while_the_push_ends_brings_no_retry_that_would_send_a_rejected_batch_again(sandbox, on_rejected):
+    store = StrikingStore()
+    sandbox.script("ok", "400")
+    try:
+        failed(BubblehouseRejectedError, store, customers=people(20), batch_size=10, on_rejected=on_rejected)
+    finally:
+        store.released.set()
+    assert store.sets == 2
+
+
+@pytest.mark.usefixtures("execution_timeout")
+def test_a_timeout_while_the_push_waits_for_the_other_lanes_loses_no_rejection(sandbox, store, no_waits, monkeypatch):
+    wind_down = loop.Loop._wind_down
+
+    def strike_soon(*args):
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        return wind_down(*args)
+
+    options = {"customers": people(60), "batch_size": 10, "max_attempts": 1, "in_flight": 2}
+    sandbox.script("503,delay=0.1", "400,delay=0.6")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "_wind_down", strike_soon)
+        with pytest.raises((AirflowTaskTimeout, BubblehouseRejectedError)):
+            update(store, **options)
+    calls = len(sandbox.calls)
+    failed(BubblehouseRejectedError, store, **options)
+    assert len(sandbox.calls) == calls == 2
+
+
+class Interruption:
+    """A trace function that raises once, at the line of ``push`` with this number, as a signal handler may."""
+
+    FOLDER = os.path.dirname(loop.__file__)
+
+    def __init__(self, line: int) -> None:
+        self.lines_left = line
+
+    def __call__(self, frame, event, _arg):
+        if os.path.dirname(frame.f_code.co_filename) != self.FOLDER:
+            return None
+        if event == "line":
+            self.lines_left -= 1
+            if self.lines_left == 0:
+                raise AirflowTaskTimeout("late")
+        return self
+
+
+def test_wherever_a_push_is_interrupted_no_row_is_lost_and_no_rejection_is_sent_again(sandbox, tmp_path):
+    for line in range(1, 10_000, 11):  # each line takes too long; which ones these are differs between runs anyway
+        sandbox.clear()
+        sandbox.script("ok", "400")
+        store, folder = Store(), tmp_path / str(line)
+        options = {"customers": people(40), "batch_size": 10, "on_rejected": "continue", "rejected_path": folder}
+        interruption, tracer = Interruption(line), sys.gettrace()
+        sys.settrace(interruption)
+        try:
+            update(store, **options)
+        except (AirflowTaskTimeout, BubblehouseRejectedError):
+            pass
+        finally:
+            sys.settrace(tracer)
+        failed(BubblehouseRejectedError, store, **options)
+        ids = [int(identity) for identity in sent(sandbox)]
+        assert set(ids) == set(range(1, 41)), f"interrupted at line {line}"
+        assert all(ids.count(rejected) == 1 for rejected in range(11, 21)), f"interrupted at line {line}"
+        assert (folder / "11.jsonl").read_text().count("\n") == 10, f"interrupted at line {line}"
+        if interruption.lines_left > 0:
+            return
+    raise AssertionError("the push has more lines")
+
+
+def test_a_try_that_only_writes_rejected_rows_leaves_no_progress_to_continue_from(
+    sandbox, store, tmp_path, monkeypatch
+):
+    options = {"customers": people(50), "batch_size": 10, "on_invalid": "skip", "rejected_path": tmp_path / "out"}
+    sandbox.script("ok", "400")
+    with monkeypatch.context() as patch:
+        patch.setattr(RejectedRows, "add_rejected", interrupted(AirflowTaskTimeout))
+        with pytest.raises(AirflowTaskTimeout):
+            update(store, **options)
+    for on_rejected in ("stop", "continue"):
+        failed(BubblehouseRejectedError, store, **options | {"batch_size": 20, "on_rejected": on_rejected})
+    assert (tmp_path / "out" / "11.jsonl").read_text().count("\n") == 10
+    assert len(sandbox.calls) == 2
+
+
+def test_a_push_that_is_stopped_before_it_writes_rejected_rows_is_retried_and_then_writes_them(
+    sandbox, store, tmp_path
+):
+    options = {"customers": people(50), "batch_size": 10, "rejected_path": tmp_path / "out"}
+    sandbox.script("400,delay=0.7")
+    started = Started(store, **options)
+    wait_until(lambda: sandbox.calls)
+    started.kill()
+    assert started.summary["rejected"] == 10
+    failed(BubblehouseRejectedError, store, **options)
+    assert len(sandbox.calls) == 1
+    assert (tmp_path / "out" / "1.jsonl").read_text().count("\n") == 10
+
+
+def test_a_rejection_from_before_there_was_a_folder_does_not_claim_to_be_written(sandbox, store, tmp_path):
+    options = {"customers": people(30), "batch_size": 10}
+    sandbox.script("400")
+    failed(BubblehouseRejectedError, store, **options)
+    with pytest.raises(BubblehouseRejectedError) as caught:
+        update(store, rejected_path=tmp_path / "out", **options)
+    assert "They are in" not in str(caught.value)
 
 
 # What progress depends on
@@ -431,6 +575,19 @@ def test_if_older_progress_cannot_be_deleted_nothing_is_sent_and_the_task_is_ret
     assert len(sandbox.calls) == calls
 
 
+def test_a_source_that_cannot_be_identified_deletes_older_progress(sandbox, store, no_waits, monkeypatch):
+    from airflow_provider_bubblehouse.sources.records import ListSource
+
+    options = {"customers": people(30), "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(ListSource, "fingerprint", lambda _self: None)
+        sandbox.script("ok", "503")
+        failed(BubblehouseTransientError, store, **options)
+    assert update(store, **options)["resumed_at"] == 0
+
+
 def test_progress_of_the_first_release_is_not_continued_and_a_log_line_says_so(sandbox, store, caplog):
     first_release = {"fingerprint": "0" * 64, "progress": {"lanes": [{"accepted": 7, "rejected": 0}], "read": 9}}
     store.set("bubblehouse_push", first_release)
@@ -470,6 +627,23 @@ def test_another_limit_of_deletions_starts_over_and_is_checked(sandbox, store, n
     with pytest.raises(BubblehousePermanentError, match="more than the 20 rows"):
         delete(20)
     assert len(sandbox.calls) == calls
+
+
+@pytest.mark.parametrize(
+    ("limit", "match"),
+    [({"min_customers": 41}, "fewer than the 41 that min_customers requires"), ({"max_invalid": 0}, "allows 0")],
+    ids=str,
+)
+def test_another_limit_of_the_source_starts_over_and_is_checked(sandbox, store, no_waits, limit, match):
+    rows = [*people(39), {"first_name": "nobody"}]
+    options = {"customers": rows, "batch_size": 10, "max_attempts": 1, "on_invalid": "skip"}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    push = UpdateCustomersOperator(task_id="push", **options)._prepare({"task_state_store": store})
+    push.plan = replace(push.plan, **limit)
+    with pytest.raises(BubblehousePermanentError, match=match):
+        push.run()
+    assert len(sandbox.calls) == 2
 
 
 # The source must not change
@@ -537,9 +711,10 @@ class HangingStore(Store):
 
     def __init__(self) -> None:
         super().__init__()
-        self.released = threading.Event()
+        self.is_asked, self.released = threading.Event(), threading.Event()
 
     def set(self, key, value):
+        self.is_asked.set()
         self.released.wait(60)
         super().set(key, value)
 
@@ -551,6 +726,81 @@ def test_a_store_that_hangs_does_not_delay_the_push(sandbox, monkeypatch):
         assert update(store, customers=people(200), batch_size=10)["accepted"] == 200
     finally:
         store.released.set()
+
+
+@pytest.mark.parametrize(
+    ("script", "ends_with"),
+    [(["ok", "delay=60"], BubblehouseTransientError), (["400", "delay=60"], BubblehouseRejectedError)],
+    ids=["in a call", "in a call, with a rejection that cannot be saved"],
+)
+def test_a_store_that_hangs_does_not_keep_a_push_from_stopping(sandbox, script, ends_with):
+    store = HangingStore()
+    sandbox.script(*script)
+    started = Started(store, ends_with=ends_with, customers=people(30), batch_size=10, on_rejected="continue")
+    try:
+        wait_until(lambda: len(sandbox.calls) == 2)
+        wait_until(store.is_asked.is_set)
+        assert started.kill() < 4.5  # after 5 s Airflow kills the process
+    finally:
+        store.released.set()
+
+
+class OutageStore(Store):
+    """Fails at once, and after that each call takes as long as a client that gives up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+
+    def set(self, key, value):
+        self.sets += 1
+        if self.sets > 1:
+            self.released.wait(60)
+        raise ConnectionError
+
+
+def test_a_failing_store_delays_no_batch_after_a_rejection(sandbox, monkeypatch):
+    monkeypatch.setattr(saver, "_FIRST_WAIT", 0.01)
+    store = OutageStore()
+    sandbox.script("400", "ok,delay=0.2", "400", "ok", "400")
+    started = time.monotonic()
+    operator = UpdateCustomersOperator(task_id="push", customers=people(60), batch_size=10, on_rejected="continue")
+    push = operator._prepare({"task_state_store": store})
+    monkeypatch.setattr(push._loop, "save_at_end", lambda **_kwargs: store.released.set())
+    with pytest.raises(BubblehouseRejectedError):
+        push.run()
+    assert time.monotonic() - started < loop._SAVE_TIMEOUT / 2
+    assert len(sandbox.calls) == 6
+
+
+def test_a_store_that_hangs_delays_one_batch_after_a_rejection(sandbox, monkeypatch):
+    monkeypatch.setattr(loop, "_SAVE_TIMEOUT", 0.5)
+    store = HangingStore()
+    sandbox.script(*["400"] * 20)
+    started = time.monotonic()
+    try:
+        failed(BubblehouseRejectedError, store, customers=people(200), batch_size=10, on_rejected="continue")
+    finally:
+        store.released.set()
+    assert time.monotonic() - started < 5  # not 20 times 0.5 s
+
+
+def test_a_timeout_while_the_progress_is_deleted_does_not_wait_for_a_last_save(sandbox, monkeypatch):
+    class Interrupted(Store):
+        def delete(self, key):
+            raise AirflowTaskTimeout("late")
+
+    started = time.monotonic()
+    with pytest.raises(AirflowTaskTimeout):
+        update(Interrupted(), customers=people(30), batch_size=10)
+    assert time.monotonic() - started < loop._SAVE_TIMEOUT / 2
+
+
+def test_a_state_is_saved_once(sandbox, store, monkeypatch):
+    monkeypatch.setattr(loop, "_TICK", 0.01)
+    sandbox.script("ok", "delay=0.5")
+    update(store, customers=people(20), batch_size=10)
+    assert store.sets <= 2  # one for each batch
 
 
 class CountingStore(Store):
@@ -581,9 +831,9 @@ def test_requests_do_not_hurry_a_failing_store(monkeypatch):
     store = CountingStore(failures=1)
     saving = saver.Saver(store, on_broken_pipe=lambda: None)
     for row in range(100):
-        assert saving.save_now({"row": row}, timeout=30) is False
+        assert saving.save_now({"row": row}, timeout=lambda: 30) is False
     assert store.sets == 1
-    assert saving.save_now({"row": 100}, timeout=30, even_if_failing=True) is True
+    assert saving.save_now({"row": 100}, timeout=lambda: 30, even_if_failing=True) is True
     assert json.loads(store.values["bubblehouse_push"]) == {"row": 100}
     saving.close(timeout=30)
 

@@ -138,3 +138,10 @@ def test_the_pace_never_comes_to_a_stop():
         pace.begin(float(second))
         pace.limit(second + 0.5, began=float(second))
     assert pace.rate >= pacing._LOWEST_RATE
+
+
+def test_a_learned_pace_lasts_as_long_as_any_push():
+    pace = pacing.LearnedPace()
+    pace.begin(0.0)
+    pace.begin(86_400.0)
+    assert pace.next_call() == pytest.approx(86_400.0)
