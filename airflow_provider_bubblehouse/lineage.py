@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import posixpath
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bubblehouse.api.names import openlineage_name
@@ -28,40 +29,69 @@ log = logging.getLogger(__name__)
 _MOST_FILES = 50  # datasets in one event; Airflow's hook lineage keeps 100 in a task
 
 
-def openlineage_of(push: Push, *, output: str | None) -> OperatorLineage[Any, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
     """
-    Return what a push read and wrote: its files with their rows, and the shop's customers with the rows accepted.
+    What a push read and wrote.
 
-    Rows are those of this try, as each try is a run of its own to OpenLineage.
+    :param inputs: by the URL of each dataset, how many files it has, and how many of their rows were read, if known.
+    :param output: the URI of the shop's customers; None if the push writes nothing.
+    :param accepted: how many rows the API accepted. All rows are those of this try: each is a run of its own.
+    """
+
+    inputs: Mapping[str, tuple[int, int | None]]
+    output: str | None
+    accepted: int
+
+
+def lineage_of(push: Push, *, output: str | None) -> Lineage:
+    """
+    Return what a push read and wrote, without a reference to the push.
 
     :param push: the push, which may have failed halfway.
     :param output: the URI of the shop's customers; None if the push writes nothing.
     """
-    from airflow.providers.openlineage.extractors import OperatorLineage
-    from openlineage.client.facet_v2 import input_statistics_input_dataset as input_statistics
-
-    from airflow_provider_bubblehouse.airflow_compat import (
-        InputDataset,
-        OutputDataset,
-        OutputStatisticsOutputDatasetFacet,
+    rows = push.report.rows_by_file
+    return Lineage(
+        inputs={
+            url: (len(files), None if rows is None else sum(rows[file] for file in files))
+            for url, files in _inputs(push.source.urls()).items()
+        },
+        output=output,
+        accepted=push.report.summary.accepted_now,
     )
 
-    inputs: list[Any] = []
-    for url, names in _inputs(push.source.urls()).items():
-        namespace, name = openlineage_name(url)
-        facets: dict[str, Any] = {}
-        if push.report.rows_by_file is not None:
-            facets["inputStatistics"] = input_statistics.InputStatisticsInputDatasetFacet(
-                rowCount=sum(push.report.rows_by_file[file] for file in names), fileCount=len(names)
-            )
-        inputs.append(InputDataset(namespace=namespace, name=name, inputFacets=facets))
+
+def openlineage_of(lineage: Lineage | None) -> OperatorLineage[Any, Any]:
+    """
+    Return lineage as OpenLineage's provider takes it: files with their rows, and customers with the rows accepted.
+
+    :param lineage: what was read and written; None if the task failed before there was a push.
+    """
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_bubblehouse.airflow_compat import OutputDataset, OutputStatisticsOutputDatasetFacet
+
+    if lineage is None:
+        return OperatorLineage()
     outputs: list[Any] = []
-    if output is not None:
-        namespace, name = openlineage_name(output)
-        accepted = push.report.summary.accepted_now
-        statistics = OutputStatisticsOutputDatasetFacet(rowCount=accepted)
+    if lineage.output is not None:
+        namespace, name = openlineage_name(lineage.output)
+        statistics = OutputStatisticsOutputDatasetFacet(rowCount=lineage.accepted)
         outputs.append(OutputDataset(namespace=namespace, name=name, outputFacets={"outputStatistics": statistics}))
-    return OperatorLineage(inputs=inputs, outputs=outputs)
+    return OperatorLineage(inputs=[_input(url, *counts) for url, counts in lineage.inputs.items()], outputs=outputs)
+
+
+def _input(url: str, files: int, rows: int | None) -> Any:
+    from openlineage.client.facet_v2 import input_statistics_input_dataset as input_statistics
+
+    from airflow_provider_bubblehouse.airflow_compat import InputDataset
+
+    namespace, name = openlineage_name(url)
+    facets: dict[str, Any] = {}
+    if rows is not None:
+        facets["inputStatistics"] = input_statistics.InputStatisticsInputDatasetFacet(rowCount=rows, fileCount=files)
+    return InputDataset(namespace=namespace, name=name, inputFacets=facets)
 
 
 def report_lineage(hook: BubblehouseHook, *, source: Source | None = None, output: str | None = None) -> None:

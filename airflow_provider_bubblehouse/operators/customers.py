@@ -16,6 +16,15 @@ from airflow_provider_bubblehouse.exceptions import (
     add_no_retries_hint,
 )
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
+from airflow_provider_bubblehouse.operators.parameters import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_mapping,
+    check_number,
+    check_template_field,
+    check_text,
+)
 from airflow_provider_bubblehouse.operators.rendering import CustomerRows, join_surrogates, resolve, run_time_oids
 from airflow_provider_bubblehouse.push.batches import DEFAULT_MAX_BATCH_BYTES
 from airflow_provider_bubblehouse.sources.columns import targets_of
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_bubblehouse.airflow_compat import Context, ObjectStoragePath
     from airflow_provider_bubblehouse.api.connection import ShopConnection
+    from airflow_provider_bubblehouse.lineage import Lineage
     from airflow_provider_bubblehouse.operators.query import Query
     from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
     from airflow_provider_bubblehouse.push.push import Push, Resume
@@ -41,6 +51,18 @@ if TYPE_CHECKING:
 DEFAULT_BATCH_SIZE = 500  # half of what the API recommends at most for orders, the only number it names
 DEFAULT_MAX_ATTEMPTS = 5
 DEFAULT_MAX_ATTEMPT_SECONDS = 300.0  # a longer outage is for the task's own retries, which hold no worker slot
+
+
+# The types of the template fields, apart from text that renders to them, and their names in an error.
+_FIELD_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "bubblehouse_conn_id": ((str,), "text"),
+    "customers": ((Sequence,), "a list of objects, one for each customer"),
+    "path": ((os.PathLike,), "text or a path"),
+    "rejected_path": ((os.PathLike,), "text or a path"),
+    "sql": ((str,), "text"),
+    "sql_conn_id": ((str,), "text"),
+    "sql_parameters": ((Sequence, Mapping), "a list, or an object by the names of the placeholders"),
+}
 
 
 class SqlParameters:
@@ -57,25 +79,12 @@ class SqlParameters:
         return f"{len(self.values)} parameters"
 
 
-class _CustomersOperator(BaseOperator):
-    """What updating and deleting share: where the rows come from and how they travel."""
+class _SourceOperator(BaseOperator):
+    """An operator that reads customers from a list, from files or from a query."""
 
-    template_fields: Sequence[str] = (
-        "bubblehouse_conn_id",
-        "customers",
-        "path",
-        "sql",
-        "sql_conn_id",
-        "sql_parameters",
-        "rejected_path",
-    )
+    template_fields: Sequence[str] = ("customers", "path", "sql", "sql_conn_id", "sql_parameters")
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql"}
-    ui_color = "#e8e1f5"
-    timezone = "UTC"
-    on_invalid = "fail"
-    max_customers: int | None = None
-    debug = False
 
     def __init__(
         self,
@@ -87,6 +96,110 @@ class _CustomersOperator(BaseOperator):
         sql_parameters: Sequence[Any] | Mapping[str, Any] | None = None,
         file_format: str = "auto",
         column_map: ColumnMap | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if sum(place is not None for place in (customers, path, sql)) != 1:
+            raise BubblehousePermanentError("Give one of customers, path and sql: the rows come from one place.")
+        if (sql is None) != (sql_conn_id is None) or (sql is None and sql_parameters is not None):
+            raise BubblehousePermanentError("sql and sql_conn_id go together, and sql_parameters with them only.")
+        check_choice("file_format", file_format, FILE_FORMATS)
+        if column_map is not None:
+            check_mapping("column_map", column_map)
+            targets_of(column_map)  # raises if a field is filled twice
+        self.customers: Any = customers
+        self.path = path
+        self.sql = sql
+        self.sql_conn_id = sql_conn_id
+        self.sql_parameters: Any = sql_parameters
+        self.file_format = file_format
+        self.column_map = column_map
+        self._query: Query | None = None
+        self._spool: SpooledSource | None = None
+        self._is_killed = False
+        self._check_template_fields()
+
+    def _check_template_fields(self, names: Iterable[str] = ()) -> None:
+        """
+        Refuse template fields of a type that cannot work.
+
+        :param names: the fields that must not be None; after rendering, those that were given.
+        """
+        for name, (kinds, expected) in _FIELD_TYPES.items():
+            value = getattr(self, name, None)
+            if value is not None or name in names:
+                check_template_field(name, value, kinds, expected=expected)
+
+    def _take(self, customers: Any) -> None:
+        """Wrap the rows so that their repr is only a count: OpenLineage, for one, reports an operator's attributes."""
+        self.customers = CustomerRows(_rows(customers))
+
+    def _source(self, converter: CustomerEncoder) -> Source:
+        if self.sql is not None:
+            self._spool = self._spooled(converter)
+            return self._spool
+        if self.path is None:
+            if not isinstance(self.customers, CustomerRows):  # Airflow has not rendered the fields
+                self._take(self.customers)
+            return ListSource(self.customers, column_map=self.column_map)
+        location = _location(self.path)
+        return FileSource(
+            _filesystem(location), location.path, file_format=self.file_format, column_map=self.column_map
+        )
+
+    def _spooled(self, converter: CustomerEncoder) -> SpooledSource:
+        """Run the query, and store its rows in a temporary file."""
+        from airflow_provider_bubblehouse.operators.query import Query
+        from airflow_provider_bubblehouse.sources.query import SpooledSource
+
+        if not self.sql or not self.sql.strip() or not self.sql_conn_id:
+            raise BubblehousePermanentError("sql must be one query, and sql_conn_id the name of a connection.")
+        parameters = self.sql_parameters
+        if isinstance(parameters, SqlParameters):
+            parameters = parameters.values
+        self._query = Query(self.sql, conn_id=self.sql_conn_id, parameters=parameters)
+        if self._is_killed:
+            self._query.cancel()
+        with self._query.run() as (columns, rows):
+            return SpooledSource(columns, rows, column_map=self.column_map, encoder=converter)
+
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
+    ) -> None:
+        """
+        Render templates, not data, and replace values by wrappers that show none in what Airflow stores.
+
+        Mapped tasks call this method only, not ``render_template_fields``.
+        """
+        if parent is not self:  # an object in a field that has template fields of its own
+            super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+            return
+        given = [name for name in template_fields if getattr(self, name) is not None]
+        seen_oids = run_time_oids(self, context, seen_oids)
+        is_template = isinstance(self.customers, str) and id(self.customers) not in seen_oids
+        if self.customers is not None and not is_template:
+            self._take(resolve(self.customers, context))
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        if is_template:
+            self._take(join_surrogates(self.customers))
+        self._check_template_fields(given)
+        if self.sql_parameters is not None and not isinstance(self.sql_parameters, SqlParameters):
+            self.sql_parameters = SqlParameters(_parameters(self.sql_parameters))
+
+
+class _CustomersOperator(_SourceOperator):
+    """What updating and deleting share: how customers travel to the API."""
+
+    template_fields: Sequence[str] = ("bubblehouse_conn_id", *_SourceOperator.template_fields, "rejected_path")
+    ui_color = "#e8e1f5"
+    timezone = "UTC"
+    on_invalid = "fail"
+    max_customers: int | None = None
+    debug = False
+
+    def __init__(
+        self,
+        *,
         bubblehouse_conn_id: str = BubblehouseHook.default_conn_name,
         batch_size: int = DEFAULT_BATCH_SIZE,
         max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES,
@@ -101,32 +214,9 @@ class _CustomersOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if sum(place is not None for place in (customers, path, sql)) != 1:
-            raise BubblehousePermanentError("Give one of customers, path and sql: the rows come from one place.")
-        if (sql is None) != (sql_conn_id is None) or (sql is None and sql_parameters is not None):
-            raise BubblehousePermanentError("sql and sql_conn_id go together, and sql_parameters with them only.")
-        if file_format not in FILE_FORMATS:
-            raise BubblehousePermanentError(f"file_format must be one of {', '.join(FILE_FORMATS)}.")
-        if on_rejected not in ("stop", "continue"):
-            raise BubblehousePermanentError("on_rejected must be stop or continue.")
-        for name, number, least in (
-            ("batch_size", batch_size, 1),
-            ("max_batch_bytes", max_batch_bytes, 1024),
-            ("in_flight", in_flight, 1),
-            ("max_attempts", max_attempts, 1),
-            ("max_attempt_seconds", max_attempt_seconds, 0),
-            ("rate_limit_wait", rate_limit_wait, 0),
-        ):
-            if not isinstance(number, int | float) or number < least:
-                raise BubblehousePermanentError(f"{name} must be a number of at least {least}.")
-        targets_of(column_map)  # refuses what is no column map
-        self.customers = customers
-        self.path = path
-        self.sql = sql
-        self.sql_conn_id = sql_conn_id
-        self.sql_parameters: Any = sql_parameters
-        self.file_format = file_format
-        self.column_map = column_map
+        check_choice("on_rejected", on_rejected, ("stop", "continue"))
+        check_flag("resume", resume)
+        check_flag("dry_run", dry_run)
         self.bubblehouse_conn_id = bubblehouse_conn_id
         self.batch_size = batch_size
         self.max_batch_bytes = max_batch_bytes
@@ -139,15 +229,21 @@ class _CustomersOperator(BaseOperator):
         self.resume = resume
         self.sends = not dry_run  # under its own name it would hide BaseOperator.dry_run, which the CLI calls
         self._push: Push | None = None
-        self._query: Query | None = None
-        self._spool: SpooledSource | None = None
         self._output: str | None = None  # the URI of the asset that is written
-        self._is_killed = False
+        self._lineage: Lineage | None = None
+        self._check_numbers()
+        self._check_template_fields(["bubblehouse_conn_id"])
+
+    def _check_numbers(self) -> None:
+        check_integer("batch_size", self.batch_size, least=1)
+        check_integer("max_batch_bytes", self.max_batch_bytes, least=1024)
+        check_integer("in_flight", self.in_flight, least=1)
+        check_integer("max_attempts", self.max_attempts, least=1)
+        check_number("max_attempt_seconds", self.max_attempt_seconds, least=0)
+        check_number("rate_limit_wait", self.rate_limit_wait, least=0)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the rows and return the summary, which goes to XCom."""
-        from airflow_provider_bubblehouse.lineage import report_lineage
-
         try:
             self._push = self._prepare(context)
             if self._is_killed:
@@ -157,14 +253,23 @@ class _CustomersOperator(BaseOperator):
             add_no_retries_hint(error, context)
             raise
         finally:
-            if self._spool is not None:
-                self._spool.close()
-            if self._push is not None:
-                report_lineage(
-                    BubblehouseHook(self.bubblehouse_conn_id),
-                    source=self._push.source,
-                    output=self._output if self._push.report.summary.calls else None,
-                )
+            self._finish()
+
+    def _finish(self) -> None:
+        """Report lineage, and keep nothing of the push but its counts: Airflow copies operators."""
+        from airflow_provider_bubblehouse.lineage import lineage_of, report_lineage
+
+        push, spool = self._push, self._spool
+        self._push = self._query = self._spool = None
+        if spool is not None:
+            spool.close()
+        if push is not None:
+            self._lineage = lineage_of(push, output=self._output)
+            report_lineage(
+                BubblehouseHook(self.bubblehouse_conn_id),
+                source=push.source,
+                output=self._output if push.report.summary.calls else None,
+            )
 
     def on_kill(self) -> None:
         """Have ``execute`` end soon; called by a signal's handler, so that it must not wait for anything."""
@@ -174,17 +279,17 @@ class _CustomersOperator(BaseOperator):
         elif self._query is not None:
             self._query.cancel()
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """
         Return what the push read and wrote; Airflow's OpenLineage provider calls this.
 
-        It does so after a failure too, as there is no method of its own for that: what was sent before it was sent.
+        It also does so after a failure, as there is no other method for that: what was sent before it was sent.
 
         :param task_instance: the task's run.
         """
         from airflow_provider_bubblehouse.lineage import openlineage_of
 
-        return None if self._push is None else openlineage_of(self._push, output=self._output)
+        return openlineage_of(self._lineage)
 
     def _prepare(self, context: Context) -> Push:
         from airflow_provider_bubblehouse.airflow_compat import Stats
@@ -259,58 +364,6 @@ class _CustomersOperator(BaseOperator):
         path, url = ("/".join((base.rstrip("/"), *map(str, own))) for base in (location.path, _url(location)))
         return RejectedRows(_filesystem(location), path, url=url)
 
-    def _take(self, customers: Any) -> None:
-        """Wrap the rows so that their repr is only a count: OpenLineage, for one, reports an operator's attributes."""
-        self.customers = CustomerRows(_rows(customers))
-
-    def _source(self, converter: CustomerEncoder) -> Source:
-        if self.sql is not None:
-            self._spool = self._spooled(converter)
-            return self._spool
-        if self.path is None:
-            return ListSource(_rows(self.customers), column_map=self.column_map)
-        location = _location(self.path)
-        return FileSource(
-            _filesystem(location), location.path, file_format=self.file_format, column_map=self.column_map
-        )
-
-    def _spooled(self, converter: CustomerEncoder) -> SpooledSource:
-        """Run the query, and store its rows in a temporary file."""
-        from airflow_provider_bubblehouse.operators.query import Query
-        from airflow_provider_bubblehouse.sources.query import SpooledSource
-
-        if not (isinstance(self.sql, str) and self.sql.strip() and isinstance(self.sql_conn_id, str)):
-            raise BubblehousePermanentError("sql must be one query, and sql_conn_id the name of a connection.")
-        parameters = self.sql_parameters
-        if isinstance(parameters, SqlParameters):
-            parameters = parameters.values
-        self._query = Query(self.sql, conn_id=self.sql_conn_id, parameters=parameters)
-        if self._is_killed:
-            self._query.cancel()
-        with self._query.run() as (columns, rows):
-            return SpooledSource(columns, rows, column_map=self.column_map, encoder=converter)
-
-    def _do_render_template_fields(
-        self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
-    ) -> None:
-        """
-        Render templates, not data, and replace values by wrappers that show none in what Airflow stores.
-
-        Mapped tasks call this method only, not ``render_template_fields``.
-        """
-        if parent is not self:  # an object in a field that has template fields of its own
-            super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
-            return
-        seen_oids = run_time_oids(self, context, seen_oids)
-        is_template = isinstance(self.customers, str) and id(self.customers) not in seen_oids
-        if self.customers is not None and not is_template:
-            self._take(resolve(self.customers, context))
-        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
-        if is_template:
-            self._take(join_surrogates(self.customers))
-        if self.sql_parameters is not None and not isinstance(self.sql_parameters, SqlParameters):
-            self.sql_parameters = SqlParameters(_parameters(self.sql_parameters))
-
 
 class UpdateCustomersOperator(_CustomersOperator):
     """
@@ -373,11 +426,12 @@ class UpdateCustomersOperator(_CustomersOperator):
 
     def __init__(self, *, timezone: str = "UTC", on_invalid: str = "fail", debug: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if on_invalid not in ("fail", "skip"):
-            raise BubblehousePermanentError("on_invalid must be fail or skip.")
+        check_choice("on_invalid", on_invalid, ("fail", "skip"))
+        check_flag("debug", debug)
         if debug and self.in_flight > 1:
             raise BubblehousePermanentError("debug sends one batch at most, so in_flight must be 1.")
-        CustomerNormaliser(timezone=timezone)  # refuses what is no time zone
+        check_text("timezone", timezone)
+        CustomerNormaliser(timezone=timezone)  # raises if it is not a time zone
         self.timezone = timezone
         self.on_invalid = on_invalid
         self.debug = debug
@@ -407,8 +461,7 @@ class DeleteCustomersOperator(_CustomersOperator):
 
     def __init__(self, *, max_customers: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if max_customers < 1:
-            raise BubblehousePermanentError("max_customers must be at least 1.")
+        check_integer("max_customers", max_customers, least=1)
         self.max_customers = max_customers
 
     def _converter(self) -> CustomerEncoder:
@@ -425,15 +478,15 @@ def _rows(value: Any) -> Sequence[Any]:
     value = from_json("customers", value)
     if value is None:
         raise BubblehousePermanentError("customers is None; did the task before return its list?")
-    if isinstance(value, Mapping | str) or not isinstance(value, Sequence):
+    if isinstance(value, Mapping | str | bytes) or not isinstance(value, Sequence):
         raise BubblehousePermanentError("customers must be a list of objects, one for each customer.")
-    return value
+    return value if isinstance(value, list | tuple) else list(value)  # the output of mapped tasks is fetched by item
 
 
 def _parameters(value: Any) -> Sequence[Any] | Mapping[str, Any]:
     if isinstance(value, str) or not isinstance(value, Sequence | Mapping):
         raise BubblehousePermanentError("sql_parameters must be a list, or an object by the placeholders' names.")
-    return value
+    return value if isinstance(value, list | tuple | Mapping) else list(value)
 
 
 def _filesystem(location: ObjectStoragePath) -> Any:

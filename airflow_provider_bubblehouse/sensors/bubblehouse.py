@@ -21,6 +21,7 @@ from airflow_provider_bubblehouse.exceptions import (
     add_no_retries_hint,
 )
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
+from airflow_provider_bubblehouse.operators.parameters import check_choice, check_flag, check_template_field
 from airflow_provider_bubblehouse.operators.rendering import CustomerRows, join_surrogates, run_time_oids
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class _BubblehouseSensor(BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_template_field("bubblehouse_conn_id", bubblehouse_conn_id, (str,), expected="text")
+        check_flag("deferrable", deferrable)
         self.bubblehouse_conn_id = bubblehouse_conn_id
         self.deferrable = deferrable
 
@@ -143,8 +146,7 @@ class BubblehouseStatusSensor(_BubblehouseSensor):
 
     def __init__(self, *, on_unavailable: str = "retry", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if on_unavailable not in ("retry", "wait"):
-            raise BubblehousePermanentError("on_unavailable must be retry or wait.")
+        check_choice("on_unavailable", on_unavailable, ("retry", "wait"))
         self.on_unavailable = on_unavailable
 
     def _waits_when_unavailable(self) -> bool:
@@ -199,6 +201,9 @@ class BubblehouseCustomerSensor(_BubblehouseSensor):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_template_field("identity", identity, (Mapping, Sequence), expected="an object or a list of objects")
+        if expected is not None:
+            check_template_field("expected", expected, (Mapping,), expected="an object of fields and values")
         self.identity = identity
         self.expected = expected
         self._found = 0  # how many customers need not be looked at again

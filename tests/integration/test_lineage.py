@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from airflow.providers.openlineage.extractors import OperatorLineage
 from versions import AIRFLOW
 
 from airflow_provider_bubblehouse.airflow_compat import HookLineageCollector
@@ -301,9 +302,10 @@ def test_a_file_that_airflow_takes_for_no_asset_hides_no_other(reader):
 
 
 @pytest.mark.parametrize("sends", [True, False])
-def test_a_task_that_never_got_to_its_push_tells_openlineage_nothing(sandbox, monkeypatch, sends):
+def test_openlineage_gets_an_empty_result_from_a_task_that_fails_before_its_push(sandbox, monkeypatch, sends):
     monkeypatch.delenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT")
     operator = UpdateCustomersOperator(task_id="push", path="none.csv", dry_run=not sends)
+    assert operator.get_openlineage_facets_on_complete(None) == OperatorLineage()
     with pytest.raises(Exception, match=r"bubblehouse_default|There is no file"):
         operator.execute({})
-    assert operator.get_openlineage_facets_on_complete(None) is None
+    assert operator.get_openlineage_facets_on_complete(None) == OperatorLineage()

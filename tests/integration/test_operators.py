@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from airflow_provider_bubblehouse.airflow_compat import DAG, task
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
     BubblehouseRateLimitError,
@@ -265,26 +271,205 @@ def test_a_deletion_with_an_invalid_row_is_refused_whole(sandbox):
     assert sandbox.calls == []
 
 
+NAN, INFINITY = float("nan"), float("inf")
+WRONG = {
+    "customers": [{"id": "1"}, 5, b"[]", {1, 2}],
+    "path": [5, b"a.csv", ["a.csv"], True],
+    "file_format": ["xlsx", None, 5, ["csv"]],
+    "column_map": [{}, [], "id", 5, {"a": 5}, {1: "id"}, {"a": "id", "b": "id"}],
+    "bubblehouse_conn_id": [None, 5, b"x"],
+    "batch_size": [0, -1, 10.0, NAN, INFINITY, "500", None, True, 1.5, 10j],
+    "max_batch_bytes": [10, 2048.0, NAN, "2048", True],
+    "in_flight": [0, 2.5, 2.0, NAN, "2", True],
+    "max_attempts": [0, 2.5, INFINITY, "2", True],
+    "max_attempt_seconds": [-1, NAN, INFINITY, "300", None, True],
+    "rate_limit_wait": [-1, NAN, INFINITY, "60", None, True],
+    "on_rejected": ["ignore", None, True, ["stop"]],
+    "rejected_path": [5, b"x", ["x"]],
+    "resume": [None, "False", 0, 1],
+    "dry_run": [None, "False", 0, 1],
+    "debug": [None, "False", 0, 1],
+    "on_invalid": ["ignore", None, False],
+    "timezone": ["Mars", "", None, 5, "+02:00"],
+}
+
+
 @pytest.mark.parametrize(
-    "kwargs",
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values], ids=str
+)
+def test_a_value_that_cannot_work_fails_when_the_dag_is_parsed_and_is_not_shown(name, value):
+    parameters = {"path": "x", name: value}
+    if name == "customers":
+        del parameters["path"]
+    with pytest.raises(BubblehousePermanentError, match=name) as caught:
+        UpdateCustomersOperator(task_id="push", **parameters)
+    text = str(caught.value)
+    assert text.count(". ") == 0
+    assert text.endswith(".")
+    assert not (isinstance(value, str) and len(value) > 2 and f" {value}" in text.replace("True or False", ""))
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, 5.0, "5", NAN, None, True])
+def test_a_number_of_deletions_that_cannot_work_fails_when_the_dag_is_parsed(value):
+    with pytest.raises(BubblehousePermanentError, match="max_customers must be a whole number of at least 1"):
+        DeleteCustomersOperator(task_id="delete", path="x", max_customers=value)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
     [
-        {},
-        {"customers": [], "path": "x"},
-        {"path": "x", "file_format": "xlsx"},
-        {"path": "x", "on_invalid": "ignore"},
-        {"path": "x", "batch_size": 0},
-        {"path": "x", "batch_size": "500"},
-        {"path": "x", "max_attempts": 0},
-        {"path": "x", "max_batch_bytes": 10},
-        {"path": "x", "max_attempt_seconds": -1},
+        ({}, "Give one of customers, path and sql"),
+        ({"customers": [], "path": "x"}, "Give one of customers, path and sql"),
+        ({"sql": "SELECT 1"}, "sql and sql_conn_id go together"),
+        ({"path": "x", "sql_parameters": []}, "sql_parameters with them only"),
+        ({"sql": 5, "sql_conn_id": "x"}, "sql must be text"),
+        ({"sql": "SELECT 1", "sql_conn_id": 5}, "sql_conn_id must be text"),
+        ({"sql": "SELECT 1", "sql_conn_id": "x", "sql_parameters": 5}, "sql_parameters must be a list"),
+        ({"path": "x", "debug": True, "in_flight": 2}, "in_flight must be 1"),
     ],
     ids=str,
 )
-def test_a_wrong_parameter_is_refused_when_the_dag_is_parsed(kwargs):
-    with pytest.raises(BubblehousePermanentError):
-        UpdateCustomersOperator(task_id="push", **kwargs)
-    with pytest.raises(BubblehousePermanentError, match="max_customers"):
-        DeleteCustomersOperator(task_id="delete", path="x", max_customers=0)
+def test_parameters_that_do_not_fit_together_fail_when_the_dag_is_parsed(parameters, said):
+    with pytest.raises(BubblehousePermanentError, match=said):
+        UpdateCustomersOperator(task_id="push", **parameters)
+
+
+def give(value):
+    """Return an XComArg that stands for a value."""
+
+    @task(task_id="give")
+    def function():
+        return value
+
+    return function()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"customers": "{{ params.x | tojson }}"},
+        {"customers": ({"id": "1"},)},
+        {"path": Path("x.csv")},
+        {"path": "x", "rejected_path": Path("x"), "batch_size": 1, "max_attempt_seconds": 0, "rate_limit_wait": 0.5},
+        {"path": lambda context, jinja_env: "x"},
+        {"sql": "SELECT 1", "sql_conn_id": "{{ params.x }}", "sql_parameters": {"a": "{{ ds }}"}},
+    ],
+    ids=str,
+)
+def test_a_template_field_is_stored_as_it_is(parameters):
+    operator = UpdateCustomersOperator(task_id="push", **parameters)
+    for name, value in parameters.items():
+        assert getattr(operator, name) is value
+
+
+def test_every_template_field_may_be_the_output_of_a_task():
+    with DAG("outputs", schedule=None):
+        output = give("x")
+        for name, parameters in {
+            "customers": {"customers": output},
+            "rows": {"customers": [output, output]},
+            "path": {"path": output, "rejected_path": output, "bubblehouse_conn_id": output},
+            "sql": {"sql": output, "sql_conn_id": output, "sql_parameters": output},
+            "key": {"customers": output["rows"]},
+        }.items():
+            operator = UpdateCustomersOperator(task_id=name, **parameters)
+            assert operator.upstream_task_ids == {"give"}
+            assert all(getattr(operator, name) is value for name, value in parameters.items())
+
+
+@pytest.mark.parametrize(
+    "name", ["customers", "path", "sql", "sql_conn_id", "sql_parameters", "rejected_path", "bubblehouse_conn_id"]
+)
+@pytest.mark.parametrize("value", [None, 5])
+def test_an_output_of_a_wrong_type_fails_without_a_retry_and_names_the_field(
+    sandbox, run_dag, tries_of, name, value, caplog, capfd
+):
+    with DAG(f"wrong_{name}_{value}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        source = {"sql": "SELECT 1 AS id", "sql_conn_id": "x"} if name.startswith("sql") else {"path": "x"}
+        if name == "customers":
+            source = {}
+        UpdateCustomersOperator(task_id="push", retries=2, retry_delay=timedelta(0), **source | {name: give(value)})
+    run_dag(dag)
+    assert tries_of(dag)["push"] == ("failed", 1)
+    assert sandbox.calls == []
+    logged = caplog.text + "".join(capfd.readouterr())
+    assert f"{name} must be" in logged or f"{name} is None" in logged
+
+
+class Counting(Sequence):
+    """Rows that are fetched one by one, as Airflow 3 fetches the output of mapped tasks, and counted."""
+
+    def __init__(self, rows: list) -> None:
+        self.rows, self.fetched = rows, 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        row = self.rows[index]
+        self.fetched += 1
+        return row
+
+
+class Store(dict):
+    """What the push needs of Airflow's task state store."""
+
+    def set(self, key, value) -> None:
+        self[key] = value
+
+    def delete(self, key) -> None:
+        self.pop(key, None)
+
+
+@pytest.mark.parametrize("on_invalid", ["fail", "skip"])
+def test_the_output_of_mapped_tasks_is_fetched_once(sandbox, on_invalid):
+    rows = Counting(people(20))
+    operator = UpdateCustomersOperator(task_id="push", customers=rows, on_invalid=on_invalid, batch_size=5)
+    operator.render_template_fields({})
+    assert operator.execute({"task_state_store": Store()})["accepted"] == 20
+    assert rows.fetched == 20
+
+
+def test_the_output_of_a_mapped_task_is_pushed(sandbox, run_dag):
+    with DAG("mapped_output", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+
+        @task
+        def row(number):
+            return {"id": str(number)}
+
+        UpdateCustomersOperator(task_id="push", customers=row.expand(number=[1, 2, 3]))
+    run_dag(dag)
+    assert sent(sandbox) == [{"id": "1"}, {"id": "2"}, {"id": "3"}]
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch) -> dict[str, dict]:
+    database = tmp_path / "shop.db"
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps({"conn_type": "sqlite", "host": str(database)}))
+    sqlite3.connect(database).close()
+    (tmp_path / "a.jsonl").write_text('{"id": "1"}')
+    return {
+        "customers": {"customers": people(1)},
+        "path": {"path": str(tmp_path / "a.jsonl"), "rejected_path": str(tmp_path / "rejected")},
+        "sql": {"sql": "SELECT '1' AS id", "sql_conn_id": "shop", "sql_parameters": []},
+    }
+
+
+@pytest.mark.parametrize("source", ["customers", "path", "sql"])
+@pytest.mark.parametrize("fault", ["ok", "400", "503"])
+def test_an_operator_can_be_copied_after_execute(sandbox, sources, source, fault):
+    with DAG("copies", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        operator = UpdateCustomersOperator(task_id="push", max_attempts=1, **sources[source])
+        UpdateCustomersOperator(task_id="next", customers=[]).set_upstream(operator)
+    sandbox.script(fault)
+    operator.render_template_fields({})
+    with suppress(BubblehousePermanentError, BubblehouseTransientError):
+        operator.execute({})
+    again = copy.deepcopy(operator)
+    assert again.get_openlineage_facets_on_complete(None) == operator.get_openlineage_facets_on_complete(None)
+    assert copy.deepcopy(dag).task_dict.keys() == {"push", "next"}
+    assert dag.partial_subset("push").task_dict.keys() == {"push"}
+    assert again.execute({})["accepted"] == 1
 
 
 @pytest.mark.parametrize("customers", ["no JSON", '{"id": 1}', "5", {"id": "1"}, 5])

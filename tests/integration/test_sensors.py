@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 import json
 import os
@@ -55,13 +56,12 @@ def mode(request) -> dict:
 
 
 def status_sensor(**how) -> BubblehouseStatusSensor:
-    return BubblehouseStatusSensor(task_id="wait", **{"poke_interval": 0.01, "timeout": 30} | how)
+    return BubblehouseStatusSensor(**{"task_id": "wait", "poke_interval": 0.01, "timeout": 30} | how)
 
 
 def customer_sensor(identity=None, **how) -> BubblehouseCustomerSensor:
-    return BubblehouseCustomerSensor(
-        task_id="wait", identity=identity or {"shop_id": "1"}, **{"poke_interval": 0.01, "timeout": 30} | how
-    )
+    how = {"task_id": "wait", "poke_interval": 0.01, "timeout": 30} | how
+    return BubblehouseCustomerSensor(identity=identity or {"shop_id": "1"}, **how)
 
 
 def run(sensor) -> None:
@@ -229,16 +229,53 @@ def test_the_last_try_says_how_to_have_more(sandbox, run_dag, dag):
 
 
 @pytest.mark.parametrize(
-    "build",
+    ("sensor", "parameters", "said"),
     [
-        lambda: status_sensor(on_unavailable="sometimes"),
-        lambda: customer_sensor({"id": SENTINEL}).execute({}),
-        lambda: customer_sensor(expected={"total_spent": 5}).execute({}),
+        (status_sensor, {"on_unavailable": "sometimes"}, "on_unavailable must be one of retry, wait"),
+        (status_sensor, {"on_unavailable": None}, "on_unavailable must be one of retry, wait"),
+        (status_sensor, {"deferrable": "False"}, "deferrable must be True or False"),
+        (status_sensor, {"bubblehouse_conn_id": None}, "bubblehouse_conn_id must be text"),
+        (customer_sensor, {"identity": 5}, "identity must be an object or a list of objects"),
+        (customer_sensor, {"identity": b"[]"}, "identity must be an object or a list of objects"),
+        (customer_sensor, {"expected": [SENTINEL]}, "expected must be an object of fields and values"),
+        (customer_sensor, {"expected": 5}, "expected must be an object of fields and values"),
     ],
+    ids=str,
 )
-def test_what_cannot_work_is_refused_before_a_call(sandbox, build):
+def test_a_parameter_that_cannot_work_fails_when_the_dag_is_parsed(sensor, parameters, said):
+    with pytest.raises(BubblehousePermanentError, match=said) as caught:
+        sensor(**parameters)
+    assert "sentinel" not in str(caught.value)
+
+
+def test_every_template_field_may_be_a_template_or_the_output_of_a_task():
+    with DAG("sensor_outputs", schedule=None):
+
+        @task
+        def give():
+            return {}
+
+        output = give()
+        sensor = customer_sensor(output, expected=output, bubblehouse_conn_id=output)
+        assert sensor.upstream_task_ids == {"give"}
+        assert (sensor.identity, sensor.expected, sensor.bubblehouse_conn_id) == (output,) * 3
+        template = "{{ params.x | tojson }}"
+        assert customer_sensor(template, expected=template, task_id="text").identity is template
+
+
+def test_a_sensor_can_be_copied_after_execute(sandbox, mode):
+    BubblehouseHook().update_customers([{"id": "1", "first_name": "Ada"}])
+    sensor = customer_sensor(expected={"first_name": "Ada"}, **mode)
+    sensor.render_template_fields({})
+    run(sensor)
+    run(copy.deepcopy(sensor))
+    assert len(sandbox.calls_of("CustomerDetails1")) == 2
+
+
+@pytest.mark.parametrize("how", [{"identity": {"id": SENTINEL}}, {"expected": {"total_spent": 5}}], ids=str)
+def test_a_value_that_no_customer_can_have_is_refused_before_a_call(sandbox, how):
     with pytest.raises(BubblehousePermanentError):
-        build()
+        customer_sensor(**how).execute({})
     assert sandbox.calls == []
 
 

@@ -1,0 +1,72 @@
+"""Checks of constructor parameters: a value that cannot work fails when the DAG is parsed, with one sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from airflow_provider_bubblehouse.errors import PermanentError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_BYTES = (bytes, bytearray, memoryview)  # sequences, but of integers
+
+
+def check_integer(name: str, value: object, *, least: int) -> None:
+    """
+    Refuse anything but an integer. A boolean is none, though Python counts it as one.
+
+    :param name: the parameter's name.
+    :param value: its value.
+    :param least: the smallest value that works.
+    :raises PermanentError: if the value cannot work.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise PermanentError(f"{name} must be a whole number of at least {least}.")
+
+
+def check_number(name: str, value: object, *, least: float) -> None:
+    """Refuse anything but a finite number, as ``check_integer`` does."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+        raise PermanentError(f"{name} must be a number of at least {least:g}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse anything but True and False: the text "False" would count as True."""
+    if not isinstance(value, bool):
+        raise PermanentError(f"{name} must be True or False.")
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Refuse anything but one of some words."""
+    if not isinstance(value, str) or value not in choices:
+        raise PermanentError(f"{name} must be one of {', '.join(choices)}.")
+
+
+def check_text(name: str, value: object) -> None:
+    """Refuse anything but text."""
+    if not isinstance(value, str):
+        raise PermanentError(f"{name} must be text.")
+
+
+def check_mapping(name: str, value: object) -> None:
+    """Refuse anything but an object."""
+    if not isinstance(value, Mapping):
+        raise PermanentError(f"{name} must be an object, such as a dict.")
+
+
+def check_template_field(name: str, value: object, kinds: tuple[type, ...], *, expected: str) -> None:
+    """
+    Refuse a value that is of none of some types, and that rendering cannot turn into one of them.
+
+    :param name: the parameter's name.
+    :param value: its value: also text, which may be a template, an XComArg, or a function that renders it.
+    :param kinds: the types.
+    :param expected: what these types are, for the error.
+    :raises PermanentError: if the value cannot work.
+    """
+    is_rendered = isinstance(value, str) or callable(value) or hasattr(value, "resolve")
+    if not is_rendered and (isinstance(value, _BYTES) or not isinstance(value, kinds)):
+        raise PermanentError(f"{name} must be {expected}; it is of type {type(value).__name__}.")
