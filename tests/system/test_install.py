@@ -20,13 +20,14 @@ ROOT = Path(__file__).parents[2]
 UV = [sys.executable, "-m", "uv"]
 
 
-def run(*command: str | Path, home: Path, **environment: str) -> str:
+def run(*command: str | Path, home: Path, stdin: str = "", **environment: str) -> str:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "MAKE"))}
     done = subprocess.run(
         list(map(str, command)),
         env=kept | {"AIRFLOW_HOME": str(home), "COLUMNS": "200", "NO_PROXY": "127.0.0.1"} | environment,
         cwd=home,
         check=False,
+        input=stdin,
         text=True,
         capture_output=True,
     )
@@ -81,6 +82,23 @@ def test_the_wheel_alone_beside_a_plain_airflow_is_a_provider_that_pushes(wheel,
     connection = {"AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT": sandbox.connection()}
     assert run(python, "-c", PUSH, home=tmp_path, **connection).splitlines()[-1] == "2"
     assert [customer["id"] for customer in sandbox.customers()] == ["1", "2"]
+
+
+RELEASES = re.findall(r"^RELEASE_\S+ := (\S+) (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("airflow", "day"), RELEASES)
+def test_the_wheel_fits_under_the_constraints_of_each_airflow(wheel, tmp_path, airflow, day):
+    """No index has the constraints files. Instead, Airflow is resolved with its own extras as of its release day."""
+    resolve = [*UV, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python", sys.executable]
+    resolve += ["--exclude-newer", day, "-"]
+    own = f"apache-airflow[amazon,common-sql,google,s3fs]=={airflow}"
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text(run(*resolve, home=tmp_path, stdin=own))
+    for extras in ("", "[gcs,parquet,s3,sandbox,sql]"):
+        wanted = f"apache-airflow=={airflow}\nairflow-provider-bubblehouse{extras} @ file://{wheel}"
+        resolved = run(*resolve, "--constraint", constraints, home=tmp_path, stdin=wanted)
+        assert f"apache-airflow=={airflow}" in resolved.splitlines()
 
 
 @pytest.mark.parametrize(("page", "commands"), [("README.md", 6), ("docs/quick-start.md", 4)])
