@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
+from airflow_provider_bubblehouse.customers.converter import Converter
 from airflow_provider_bubblehouse.errors import BubblehouseError
-from airflow_provider_bubblehouse.push.batches import DEFAULT_MAX_BATCH_BYTES
+from airflow_provider_bubblehouse.push.batches import DEFAULT_MAX_BATCH_BYTES, largest_customer
 from airflow_provider_bubblehouse.push.push import Push
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
 from airflow_provider_bubblehouse.push.summary import name_rows
@@ -22,7 +22,7 @@ from airflow_provider_bubblehouse.sources.files import FILE_FORMATS, FileSource,
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from airflow_provider_bubblehouse.push.chunks import Chunk
+    from airflow_provider_bubblehouse.customers.converter import Chunk
 
 
 class _Watched:
@@ -83,8 +83,7 @@ def _push(options: argparse.Namespace, progress: Progress) -> Push:
     source = FileSource(filesystem, path, file_format=options.format, column_map=dict(options.map) or None)
     return Push(
         source=_Watched(source, progress),
-        normalise=CustomerNormaliser(timezone=options.timezone).normalise,
-        plain_pass=True,
+        converter=Converter(timezone=options.timezone, largest=largest_customer(options.max_batch_bytes)),
         connect=None,
         batch_size=1,
         max_batch_bytes=options.max_batch_bytes,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_bubblehouse.airflow_compat import BaseOperator
-from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
+from airflow_provider_bubblehouse.customers.times import Calendar
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
     BubblehouseTransientError,
@@ -21,11 +21,12 @@ from airflow_provider_bubblehouse.sources.files import FILE_FORMATS, FileSource,
 from airflow_provider_bubblehouse.sources.records import ListSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_bubblehouse.airflow_compat import Context, ObjectStoragePath
+    from airflow_provider_bubblehouse.customers.converter import Converter
     from airflow_provider_bubblehouse.operators.query import Query
     from airflow_provider_bubblehouse.push.push import Push
     from airflow_provider_bubblehouse.push.rejected import RejectedRows
@@ -215,7 +216,7 @@ class _CustomersOperator(BaseOperator):
             store = None
         own = self._own_parameters()
         return Push(
-            source=self._source(own["normalise"], plain_pass=own["plain_pass"]),
+            source=self._source(own["converter"]),
             connect=None if connection is None else lambda: Client(connection),
             max_calls_per_second=None if connection is None else connection.max_calls_per_second,
             batch_size=self.batch_size,
@@ -257,9 +258,9 @@ class _CustomersOperator(BaseOperator):
         """Have rows as the operator's own; what tells of its attributes, as OpenLineage can, is to show their count."""
         self.customers = CustomerRows(_rows(customers))
 
-    def _source(self, normalise: Callable[[object], Mapping[str, Any]], *, plain_pass: bool) -> Source:
+    def _source(self, converter: Converter) -> Source:
         if self.sql is not None:
-            self._spool = self._spooled(normalise, plain_pass=plain_pass)
+            self._spool = self._spooled(converter)
             return self._spool
         if self.path is None:
             return ListSource(_rows(self.customers), column_map=self.column_map)
@@ -268,11 +269,9 @@ class _CustomersOperator(BaseOperator):
             _filesystem(location), location.path, file_format=self.file_format, column_map=self.column_map
         )
 
-    def _spooled(self, normalise: Callable[[object], Mapping[str, Any]], *, plain_pass: bool) -> SpooledSource:
+    def _spooled(self, converter: Converter) -> SpooledSource:
         """Make the query, and keep its rows."""
         from airflow_provider_bubblehouse.operators.query import Query
-        from airflow_provider_bubblehouse.push.batches import largest_customer
-        from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
         from airflow_provider_bubblehouse.sources.query import SpooledSource
 
         if not (isinstance(self.sql, str) and self.sql.strip() and isinstance(self.sql_conn_id, str)):
@@ -280,12 +279,11 @@ class _CustomersOperator(BaseOperator):
         parameters = self.sql_parameters
         if isinstance(parameters, SqlParameters):
             parameters = parameters.values
-        encoder = CustomerEncoder(normalise, plain_pass=plain_pass, largest=largest_customer(self.max_batch_bytes))
         self._query = Query(self.sql, conn_id=self.sql_conn_id, parameters=parameters)
         if self._is_killed:
             self._query.cancel()
         with self._query.run() as (columns, rows):
-            return SpooledSource(columns, rows, column_map=self.column_map, encoder=encoder)
+            return SpooledSource(columns, rows, column_map=self.column_map, converter=converter)
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
@@ -372,15 +370,17 @@ class UpdateCustomersOperator(_CustomersOperator):
             raise BubblehousePermanentError("on_invalid must be fail or skip.")
         if debug and self.in_flight > 1:
             raise BubblehousePermanentError("debug sends one batch at most, so in_flight must be 1.")
-        CustomerNormaliser(timezone=timezone)  # refuses what is no time zone
+        Calendar(timezone)  # raises if there is no such time zone
         self.timezone = timezone
         self.on_invalid = on_invalid
         self.debug = debug
 
     def _own_parameters(self) -> dict[str, Any]:
+        from airflow_provider_bubblehouse.customers.converter import Converter
+        from airflow_provider_bubblehouse.push.batches import largest_customer
+
         return {
-            "normalise": CustomerNormaliser(timezone=self.timezone).normalise,
-            "plain_pass": True,
+            "converter": Converter(timezone=self.timezone, largest=largest_customer(self.max_batch_bytes)),
             "skip_invalid": self.on_invalid == "skip",
             "debug": self.debug,
         }
@@ -405,9 +405,10 @@ class DeleteCustomersOperator(_CustomersOperator):
         self.max_customers = max_customers
 
     def _own_parameters(self) -> dict[str, Any]:
+        from airflow_provider_bubblehouse.customers.converter import Converter
+
         return {
-            "normalise": CustomerNormaliser().normalise_deletion,
-            "plain_pass": False,
+            "converter": Converter(deletions=True),
             "max_customers": self.max_customers,
         }
 

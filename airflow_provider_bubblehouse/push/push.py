@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_bubblehouse.customers.encoded import Encoded
 from airflow_provider_bubblehouse.errors import (
     BubblehouseError,
     BubblehouseTransientError,
@@ -25,9 +26,8 @@ from airflow_provider_bubblehouse.errors import (
     RejectedError,
 )
 from airflow_provider_bubblehouse.push.attempts import Attempts
-from airflow_provider_bubblehouse.push.batches import Batch, Batcher, Encoded, largest_customer
+from airflow_provider_bubblehouse.push.batches import Batch, Batcher
 from airflow_provider_bubblehouse.push.checkpoint import Checkpoint, Lane, Progress, StateStore
-from airflow_provider_bubblehouse.push.encoder import CheckedChunk, CustomerEncoder, InvalidRow
 from airflow_provider_bubblehouse.push.lanes import CallMade, Event, Lanes, Settled, Stop, lane_of
 from airflow_provider_bubblehouse.push.pacing import Pacer, StoppedError
 from airflow_provider_bubblehouse.push.summary import InvalidRows, Places, Summary, name_rows
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from airflow_provider_bubblehouse.api.client import Client
-    from airflow_provider_bubblehouse.push.batches import Customers
+    from airflow_provider_bubblehouse.customers.converter import CheckedChunk, Converter, InvalidRow
+    from airflow_provider_bubblehouse.customers.encoded import Customers
     from airflow_provider_bubblehouse.push.rejected import RejectedRows
     from airflow_provider_bubblehouse.sources.source import Source
 
@@ -53,8 +54,7 @@ class Push:
     One push of a whole source.
 
     :param source: where the rows come from.
-    :param normalise: turns a record into the customer to send, or raises ``InvalidCustomerError``.
-    :param plain_pass: whether customers that need no change are sent without ``normalise`` (see ``CustomerEncoder``).
+    :param converter: converts rows into customers.
     :param connect: opens the client of one lane; None for a dry run, which makes no call.
     :param batch_size: how many customers a call has at most.
     :param max_batch_bytes: how many bytes a call's body has at most.
@@ -74,8 +74,7 @@ class Push:
     """
 
     source: Source
-    normalise: Callable[[object], Mapping[str, Any]]
-    plain_pass: bool = False
+    converter: Converter
     connect: Callable[[], Client] | None
     batch_size: int
     max_batch_bytes: int
@@ -201,15 +200,12 @@ class Push:
     def _chunks(self, on_invalid: Callable[[Sequence[InvalidRow]], None]) -> Iterator[CheckedChunk]:
         """Read the source once, and yield its rows checked."""
         progress, places = self.summary.progress, Places()
-        encoder = CustomerEncoder(
-            self.normalise, plain_pass=self.plain_pass, largest=largest_customer(self.max_batch_bytes)
-        )
         self._places = places
         read = invalid = 0
         rows_by_file: Counter[str] = Counter()
         for chunk in self.source.chunks():
             places.begin(chunk.file, read + 1)
-            checked = encoder.check(chunk, read + 1)
+            checked = self.converter.check(chunk, read + 1)
             read += checked.count
             rows_by_file[chunk.file] += checked.count
             invalid += len(checked.invalid)
@@ -218,6 +214,7 @@ class Push:
             if checked.invalid:
                 on_invalid(checked.invalid)
             yield checked
+            del chunk, checked  # before more is read: memory that is used again at once is still in the CPU's cache
             self._attend(0)
         if read < progress.read:
             raise _changed_error()
@@ -246,6 +243,7 @@ class Push:
                 full.append(list(batchers[lane].add(numbers[before:], customers[before:])))
             for turn in zip_longest(*full):  # in turns, so that no lane waits for what is another's
                 yield from ((lane, batch) for lane, batch in enumerate(turn) if batch is not None)
+            del chunk, numbers, customers, full
         if validated is not None and self.summary.progress.read != validated:
             raise _changed_error()
         for lane, batcher in enumerate(batchers):

@@ -18,8 +18,8 @@ from airflow_provider_bubblehouse.errors import BubblehouseError, PermanentError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow_provider_bubblehouse.customers.converter import InvalidRow
     from airflow_provider_bubblehouse.push.batches import Batch
-    from airflow_provider_bubblehouse.push.encoder import InvalidRow
 
 
 class RejectedRows:

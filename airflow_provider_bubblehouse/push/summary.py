@@ -14,7 +14,7 @@ from airflow_provider_bubblehouse.push.checkpoint import Progress
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
+    from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 
 _ROWS_SHOWN = 5  # enough to find a fault that many rows share
 _KINDS_SHOWN = 20  # a message with more is not read

@@ -19,15 +19,14 @@ from airflow_provider_bubblehouse.errors import PermanentError
 from airflow_provider_bubblehouse.formats.blocks import READ_BYTES
 from airflow_provider_bubblehouse.formats.csv import read_csv
 from airflow_provider_bubblehouse.formats.json import read_json
-from airflow_provider_bubblehouse.formats.jsonl import corrected, read_jsonl
+from airflow_provider_bubblehouse.formats.jsonl import read_jsonl
 from airflow_provider_bubblehouse.formats.parquet import read_parquet
-from airflow_provider_bubblehouse.push.chunks import Records
-from airflow_provider_bubblehouse.sources.columns import Renamer, targets_of
+from airflow_provider_bubblehouse.sources.columns import UnseenColumns, targets_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from airflow_provider_bubblehouse.push.chunks import Chunk
+    from airflow_provider_bubblehouse.customers.blocks import Block
     from airflow_provider_bubblehouse.sources.columns import ColumnMap
 
 FILE_FORMATS = ("auto", "jsonl", "json", "csv", "parquet", "rejected")
@@ -54,12 +53,12 @@ class FileSource:
     ) -> None:
         self._filesystem = filesystem
         self._columns = targets_of(column_map)
-        self._renamer = Renamer(self._columns)
+        self._unseen = UnseenColumns(self._columns)
         self._files = [(name, _format_of(name, file_format)) for name in _find(filesystem, path)]
         self._sizes: list[int | None] = []
         self._position: Callable[[], int] = int
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[Block]:
         self._sizes = [size for _, size, _ in self.version()]
         before = 0
         for (name, file_format), size in zip(self._files, self._sizes, strict=True):
@@ -69,23 +68,18 @@ class FileSource:
                     yield from self._read(name, file_format, stream)
             before += size or 0
             self._position = partial(int, before)
-        self._renamer.warn_of_unseen()
+        self._unseen.warn()
 
-    def _read(self, name: str, file_format: str, stream: BinaryIO) -> Iterator[Chunk]:
-        if file_format == "jsonl" and self._columns is None:
-            return read_jsonl(name, stream)
+    def _read(self, name: str, file_format: str, stream: BinaryIO) -> Iterator[Block]:
         if file_format == "csv":
             return read_csv(name, stream, self._columns)
-        blocks: Iterator[Iterable[object]]
+        if file_format == "parquet":
+            return read_parquet(name, stream, self._columns)
         if file_format == "json":
-            blocks = read_json(name, stream)
-        elif file_format == "parquet":
-            blocks = read_parquet(name, stream, self._columns)
+            blocks = read_json(name, stream, self._columns)
         else:
-            blocks = (lines.records() for lines in read_jsonl(name, stream))
-            if file_format == "rejected":
-                blocks = (map(corrected, records) for records in blocks)
-        return (Records(name, list(self._renamer(records))) for records in blocks)
+            blocks = read_jsonl(name, stream, self._columns, rejected=file_format == "rejected")
+        return map(self._unseen.look_at, blocks)
 
     def version(self) -> list[tuple[str, int | None, str | None]]:
         """Return path, size and ETag or time of change of every file; a file that is gone has neither."""
@@ -180,8 +174,9 @@ def _open(filesystem: Any, name: str, *, seekable: bool) -> Iterator[tuple[Binar
                 start = buffered.peek(4)
                 if start.startswith(_UTF16_MARKS) or b"\0" in start[:2]:
                     raise PermanentError(f"{name} is UTF-16, not UTF-8; save it as UTF-8.")
-                if start.startswith(_UTF8_MARK):
+                while start.startswith(_UTF8_MARK):  # twice, if what exported it and what saved it both add one
                     buffered.read(len(_UTF8_MARK))
+                    start = buffered.peek(4)
                 yield raw, buffered if start else None
     except FileNotFoundError:
         raise PermanentError(f"There is no file {name} any more.") from None
