@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
+from airflow_provider_bubblehouse.customers.converter import Converter
 from airflow_provider_bubblehouse.errors import BubblehouseError
 from airflow_provider_bubblehouse.push.batches import DEFAULT_MAX_BATCH_BYTES, largest_customer
-from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
 from airflow_provider_bubblehouse.push.plan import Plan
 from airflow_provider_bubblehouse.push.push import Push
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
@@ -24,7 +23,7 @@ from airflow_provider_bubblehouse.sources.files import FILE_FORMATS, FileSource,
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from airflow_provider_bubblehouse.push.chunks import Chunk
+    from airflow_provider_bubblehouse.customers.converter import Chunk
 
 
 class _Watched:
@@ -92,11 +91,7 @@ def _push(options: argparse.Namespace, progress: Progress) -> Push:
             skip_invalid=True,
         ),
         source=_Watched(source, progress),
-        converter=CustomerEncoder(
-            CustomerNormaliser(timezone=options.timezone).normalise,
-            plain_pass=True,
-            largest=largest_customer(options.max_batch_bytes),
-        ),
+        converter=Converter(timezone=options.timezone, largest=largest_customer(options.max_batch_bytes)),
         connect=None,
         rejected_rows=rejected_rows,
     )

@@ -37,11 +37,17 @@ class MemoryStore:
         self._values.pop(key, None)
 
 
-def operator(path: str, port: int, **options: Any) -> int:
+def operator_on_file(path: str, port: int, **options: Any) -> int:
+    """Push a file with ``UpdateCustomersOperator.execute``."""
+    return operator(port, path=path, **options)
+
+
+def operator(port: int, **options: Any) -> int:
     """Push with ``UpdateCustomersOperator.execute``: validation, progress and checkpoints on."""
     from airflow.sdk.listener import get_listener_manager
 
     import airflow_provider_bubblehouse.api.client
+    import airflow_provider_bubblehouse.customers.converter
     import airflow_provider_bubblehouse.push.push  # noqa: F401  what the others have imported by then, too
     from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
@@ -49,7 +55,7 @@ def operator(path: str, port: int, **options: Any) -> int:
     os.environ["AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT"] = json.dumps(
         {"conn_type": "bubblehouse", "host": f"http://127.0.0.1:{port}", "login": SHOP, "password": "token"}
     )
-    push = UpdateCustomersOperator(task_id="push", path=path, **{"batch_size": BATCH, **options})
+    push = UpdateCustomersOperator(task_id="push", **{"batch_size": BATCH, **options})
     context: Any = {"task_state_store": MemoryStore()}
     measure_from_here()
     return int(push.execute(context)["accepted"])
@@ -79,7 +85,7 @@ def plain_loop(path: str, port: int) -> int:
 
     measure_from_here()
     with requests.Session() as session:
-        return _send_batches(
+        return send_batches(
             _json_rows(path),
             lambda batch: session.post(
                 f"http://127.0.0.1:{port}{ENDPOINT}",
@@ -92,15 +98,16 @@ def plain_loop(path: str, port: int) -> int:
 
 def http_hook(path: str, port: int) -> int:
     """The official ``HttpHook``, called once a batch of ``json.loads`` rows."""
-    return _send_batches(_json_rows(path), _http_hook(port))
+    return send_batches(_json_rows(path), http_hook_for(port))
 
 
 def http_hook_csv(path: str, port: int) -> int:
     """The official ``HttpHook``, called once a batch of ``csv.DictReader`` rows."""
-    return _send_batches(_csv_rows(path), _http_hook(port))
+    return send_batches(_csv_rows(path), http_hook_for(port))
 
 
-def _http_hook(port: int) -> Callable[[list[Any]], object]:
+def http_hook_for(port: int) -> Callable[[list[Any]], object]:
+    """Return what sends a batch with the official ``HttpHook``."""
     os.environ["AIRFLOW_CONN_HTTP_DEFAULT"] = json.dumps(
         {"conn_type": "http", "host": f"http://127.0.0.1:{port}", "password": ""}
     )
@@ -121,7 +128,8 @@ def _csv_rows(path: str) -> Iterator[Any]:
         yield from csv.DictReader(file)
 
 
-def _send_batches(rows: Iterator[Any], send: Callable[[list[Any]], object]) -> int:
+def send_batches(rows: Iterator[Any], send: Callable[[list[Any]], object]) -> int:
+    """Send rows in batches, and return how many there were."""
     sent = 0
     while batch := list(islice(rows, BATCH)):
         send(batch)
@@ -139,26 +147,26 @@ def measure_from_here() -> None:
     _started.update(memory=memory("VmRSS"), seconds=time.perf_counter(), cpu=time.process_time())
 
 
-def memory(name: str) -> float:
-    """Return a line of this process's status in MiB."""
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) / 1024 if found else 0.0
-
-
-def figures(rows: int) -> dict[str, float]:
-    """Return what it took to push so many rows since ``measure_from_here``."""
+def time_used() -> dict[str, float]:
+    """Return time and memory since ``measure_from_here``."""
     return {
-        "rows": rows,
         "seconds": time.perf_counter() - _started["seconds"],
         "cpu_seconds": time.process_time() - _started["cpu"],
         "peak_mib": memory("VmHWM") - _started["memory"],
     }
 
 
+def memory(name: str) -> float:
+    """Return a line of this process's status in MiB."""
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
+
+
 def main() -> None:
     """Run the contender that the command line names."""
     name, path, port, options = sys.argv[1:]
-    print(json.dumps(figures(globals()[name](path, int(port), **json.loads(options)))))
+    rows = globals()[name](path, int(port), **json.loads(options))
+    print(json.dumps({"rows": rows, **time_used()}))
 
 
 if __name__ == "__main__":

@@ -123,12 +123,12 @@ def measure_push(bench: Bench, files: dict[str, Path], rounds: int) -> dict[str,
     csv_map["column_map"]["city"] = "extras.city"
     contenders: dict[str, tuple[str, Path, dict[str, Any]]] = {
         "floor: the bytes, unparsed, down one raw socket": ("floor", files["jsonl"], {}),
-        "operator, JSONL, one pass": ("operator", files["jsonl"], ONE_PASS),
-        "operator, JSONL, validated first": ("operator", files["jsonl"], {}),
+        "operator, JSONL, one pass": ("operator_on_file", files["jsonl"], ONE_PASS),
+        "operator, JSONL, validated first": ("operator_on_file", files["jsonl"], {}),
         "json.loads + requests.Session.post": ("plain_loop", files["jsonl"], {}),
         "json.loads + HttpHook": ("http_hook", files["jsonl"], {}),
-        "operator, CSV, one pass": ("operator", files["csv"], ONE_PASS | csv_map),
-        "operator, CSV, validated first": ("operator", files["csv"], csv_map),
+        "operator, CSV, one pass": ("operator_on_file", files["csv"], ONE_PASS | csv_map),
+        "operator, CSV, validated first": ("operator_on_file", files["csv"], csv_map),
         "csv.DictReader + HttpHook": ("http_hook_csv", files["csv"], {}),
     }
     best = dict.fromkeys(contenders, 0.0)
@@ -152,7 +152,8 @@ def measure_memory(bench: Bench, files: dict[str, Path], few: dict[str, Path]) -
     with running_sink() as port:
         for title, (suffix, options) in ways.items():
             one, other = (
-                bench.run("operator", paths[suffix], port, **ONE_PASS, **options)["peak_mib"] for paths in (files, few)
+                bench.run("operator_on_file", paths[suffix], port, **ONE_PASS, **options)["peak_mib"]
+                for paths in (files, few)
             )
             peaks[title] = {"all": round(one, 1), "few": round(other, 1)}
     return peaks
@@ -165,7 +166,7 @@ def measure_latency(bench: Bench, folder: Path) -> dict[str, float]:
     with running_sink(LATENCY) as port:
         return {
             f"in_flight={lanes}": round(
-                bench.run("operator", path, port, batch_size=100, in_flight=lanes)["seconds"], 2
+                bench.run("operator_on_file", path, port, batch_size=100, in_flight=lanes)["seconds"], 2
             )
             for lanes in (1, 8)
         }

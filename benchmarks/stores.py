@@ -74,7 +74,7 @@ def main() -> None:
         first, second, port, options = sys.argv[2:]
         for path in (first, second):
             rows = contenders.operator(path, int(port), **json.loads(options))
-        print(json.dumps(contenders.figures(rows)))
+        print(json.dumps({"rows": rows, **contenders.time_used()}))
     else:
         print(json.dumps(measure(int(sys.argv[1]))))
 

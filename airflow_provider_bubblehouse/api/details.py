@@ -72,7 +72,8 @@ def read_expected(value: object) -> dict[str, Any]:
     :param value: a mapping of fields of Customer2, or that as JSON; None for none.
     :raises PermanentError: if it is anything else, or a value is not one of its field.
     """
-    from airflow_provider_bubblehouse.api.customers import CustomerNormaliser, InvalidCustomerError
+    from airflow_provider_bubblehouse.customers.converter import Converter
+    from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 
     value = from_json("expected", value)
     if value is None:
@@ -80,10 +81,10 @@ def read_expected(value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise PermanentError("expected must be an object of fields and values.")
     try:
-        customer = CustomerNormaliser().normalise({"id": "any", **value})
+        customer = Converter().customer({"id": "any", **value})
     except InvalidCustomerError as error:
         raise PermanentError(f"In expected, {error}.") from None
-    return {name: customer[name] for name in value}
+    return {name: customer.get(name) for name in value}
 
 
 def why_not_yet(found: Mapping[str, Any] | PermanentError, expected: Mapping[str, Any]) -> str | None:
@@ -95,7 +96,7 @@ def why_not_yet(found: Mapping[str, Any] | PermanentError, expected: Mapping[str
     :return: the reason, to follow "customer 1"; None where the customer is there and holds what is expected.
     :raises PermanentError: if it was found to be an error that waiting does not mend.
     """
-    from airflow_provider_bubblehouse.api.customers import printable_name
+    from airflow_provider_bubblehouse.customers.invalid import printable_name
 
     if isinstance(found, PermanentError):
         if found.status == 404 and found.error_id == NOT_THERE:
@@ -115,10 +116,11 @@ def _holds(name: str, expected: Any, actual: Any) -> bool:
 
 def _as_pushed(name: str, value: Any) -> Any:
     """Bring a value of the API's into the form in which a push sends it, as far as it is one of its field."""
-    from airflow_provider_bubblehouse.api.customers import CustomerNormaliser, InvalidCustomerError
+    from airflow_provider_bubblehouse.customers.converter import Converter
+    from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 
     try:
-        return CustomerNormaliser().normalise({"id": "any", name: value})[name] if name else value
+        return Converter().customer({"id": "any", name: value}).get(name) if name else value
     except InvalidCustomerError:
         return value
 

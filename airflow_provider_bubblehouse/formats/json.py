@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import io
-import json
 from typing import TYPE_CHECKING, BinaryIO
 
+from airflow_provider_bubblehouse.customers.records import blocks_of
+from airflow_provider_bubblehouse.customers.values import PYTHON_DECODER
 from airflow_provider_bubblehouse.errors import PermanentError
 from airflow_provider_bubblehouse.formats.blocks import BLOCK_BYTES, CHUNK_ROWS, MAX_ROW_BYTES, READ_BYTES
+from airflow_provider_bubblehouse.sources.columns import id_column_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from airflow_provider_bubblehouse.customers.blocks import Block, Path
 
 
-def read_json(name: str, stream: BinaryIO) -> Iterator[list[object]]:
+def read_json(name: str, stream: BinaryIO, columns: Mapping[str, Path] | None) -> Iterator[Block]:
+    """
+    Yield the rows of a JSON array.
+
+    :param name: the file's name.
+    :param stream: the file.
+    :param columns: name in the file to field, None to send each field under its own name.
+    :raises PermanentError: if the rest of the file cannot be read.
+    """
+    for rows in _read_rows(name, stream):
+        yield from blocks_of(rows, file=name, columns=columns, id_column=id_column_of(columns))
+
+
+def _read_rows(name: str, stream: BinaryIO) -> Iterator[list[object]]:
     scanner = _JsonScanner(io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline=""))
     if not (start := scanner.next_token()):
         return
@@ -51,7 +68,6 @@ class _JsonScanner:
         self._text = text
         self._buffer = ""
         self._position = 0
-        self._decoder = json.JSONDecoder()
         self._dropped = 0
 
     @property
@@ -80,7 +96,7 @@ class _JsonScanner:
         self.next_token()
         while True:
             try:
-                value, self._position = self._decoder.raw_decode(self._buffer, self._position)
+                value, self._position = PYTHON_DECODER.raw_decode(self._buffer, self._position)
             except ValueError:  # broken, or not all of it is read yet
                 if len(self._buffer) - self._position > MAX_ROW_BYTES or not self._read_more():
                     raise

@@ -1,37 +1,236 @@
-"""JSONL: one JSON object a line. The files of a ``rejected_path`` are JSONL, too."""
+"""
+JSONL: one JSON object a line. The files of a ``rejected_path`` are JSONL, too.
+
+Lines are decoded into objects that have the fields of the first line, which is quicker than into dicts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, BinaryIO
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from airflow_provider_bubblehouse.customers.blocks import Block, Columns, Rows
+from airflow_provider_bubblehouse.customers.fields import CanonicalFields, in_order, json_type
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
+from airflow_provider_bubblehouse.customers.records import blocks_of, record_of
+from airflow_provider_bubblehouse.customers.values import decode_line
 from airflow_provider_bubblehouse.errors import PermanentError
 from airflow_provider_bubblehouse.formats.blocks import whole_lines
-from airflow_provider_bubblehouse.push.chunks import JsonLines, fields_of
+from airflow_provider_bubblehouse.sources.columns import id_column_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence, Set
+
+    from airflow_provider_bubblehouse.customers.blocks import Path
+
+_MOST_FIELDS = 200  # of a row that is decoded by its fields; names that go on and on are data in the names' place
+_LONGEST_ESCAPE = 6  # bytes that a byte of the source becomes at most, such as a digit of the exponent in 1e15
+_LONGEST_ADDITION = 16  # bytes that a rule adds at most, such as the offset of a time
+
+# All that msgspec raises of a line that it does not take; before 0.21 its own error is not a ValueError.
+_NOT_TAKEN = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
-def read_jsonl(name: str, stream: BinaryIO) -> Iterator[JsonLines]:
-    fields: frozenset[str] | None = None
-    begun = False
+def read_jsonl(
+    name: str, stream: BinaryIO, columns: Mapping[str, Path] | None, *, rejected: bool = False
+) -> Iterator[Block]:
+    """
+    Yield the rows of JSONL.
+
+    :param name: the file's name.
+    :param stream: the file.
+    :param columns: name in the file to field, None to send each field under its own name.
+    :param rejected: whether each line holds a rejected row, with the customer inside (see ``push.rejected``).
+    :raises PermanentError: if it is not JSONL.
+    """
+    lines: _Lines | None = None
     for text in whole_lines(name, stream):
-        if not begun and (start := text.lstrip()):
-            begun = True
-            fields = fields_of(start.partition(b"\n")[0])
+        if lines is None and (start := text.lstrip()):
             if start.startswith(b"["):
                 raise PermanentError(
                     f"{name} begins as a JSON array, not as one JSON object a line; set file_format='json'."
                 )
-        yield JsonLines(name, text, fields)
+            lines = _Lines(name, start.partition(b"\n")[0], columns)
+        if lines is not None:
+            yield from _rejected(name, text, columns) if rejected else lines.blocks(text)
 
 
-def corrected(record: object) -> object:
-    """Return the customer in a line of a rejected row (see ``push.rejected``)."""
-    if isinstance(record, InvalidCustomerError):
-        return record
-    if not isinstance(record, Mapping) or "customer" not in record:
-        return InvalidCustomerError("the line is no rejected row: it has no customer", record=record)
-    return record["customer"]
+def _rejected(name: str, text: bytes, columns: Mapping[str, Path] | None) -> Iterator[Block]:
+    rows = [_customer_in(_decoded(line)) for line in filter(None, map(bytes.strip, text.split(b"\n")))]
+    return blocks_of(rows, file=name, columns=columns, id_column=id_column_of(columns))
+
+
+def _customer_in(row: object) -> object:
+    """Return the customer in a line of a rejected row."""
+    if isinstance(row, InvalidCustomerError):
+        return row
+    if not isinstance(row, dict) or "customer" not in row:
+        return InvalidCustomerError("the line is not a rejected row: it has no customer", record=row)
+    return row["customer"]
+
+
+class _Lines:
+    """
+    Decodes lines by the fields that they are expected to have: those that lines before them had.
+
+    :param name: the file's name.
+    :param first: its first line.
+    :param columns: name in the file to field, None to send each field under its own name.
+    """
+
+    def __init__(self, name: str, first: bytes, columns: Mapping[str, Path] | None) -> None:
+        self._name = name
+        self._columns = columns
+        self._id_column = id_column_of(columns)
+        self._loose: set[Path] = set()
+        self._expect(columns or _own_names([_decoded(first)]))
+
+    def _expect(self, fields: Mapping[str, Path]) -> None:
+        self._fields = fields
+        self._shape = _shape_of(fields, self._loose, forbid_others=self._columns is None)
+
+    def blocks(self, text: bytes) -> Iterator[Block]:
+        """
+        Yield some rows.
+
+        :param text: whole lines.
+        """
+        lines = text.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        if self._shape is not None:
+            with suppress(*_NOT_TAKEN):
+                rows = list(map(self._shape.decode, lines))
+                return iter([self._block_as_expected(self._shape, rows, lines, text)])
+        return self._blocks_of_each(text)
+
+    def _block_as_expected(self, shape: _Shape, rows: list[Any], lines: list[bytes], text: bytes) -> Block:
+        clean = b"\\" not in text or b"\\u0000" not in text  # an escape is the only way in which JSON can hold a NUL
+        return Block(
+            file=self._name,
+            count=len(rows),
+            columns=Columns(rows, shape.attributes),
+            clean=clean,
+            canonical=shape.canonical.in_json(text) if clean else frozenset(),
+            texts=shape.texts,
+            rows=Rows(rows, shape.attributes, lines) if self._columns is None else None,
+            bound=self._bound(text),
+            id_column=self._id_column,
+        )
+
+    def _blocks_of_each(self, text: bytes) -> Iterator[Block]:
+        """Yield rows of which one at least is not as expected."""
+        lines = list(filter(None, map(bytes.strip, text.split(b"\n"))))
+        broken: dict[int, InvalidCustomerError] = {}
+        loose = len(self._loose)
+        try:
+            rows = [self._decode_one(place, line, broken) for place, line in enumerate(lines)]
+        except _OtherFieldsError:
+            records = list(map(_decoded, lines))
+            if self._columns is None:
+                self._expect({**self._fields, **_own_names(records)})
+            yield from blocks_of(records, file=self._name, columns=self._columns, id_column=self._id_column)
+        else:
+            if rows and self._shape:
+                yield Block(
+                    file=self._name,
+                    count=len(rows),
+                    columns=Columns(rows, self._shape.attributes),
+                    broken=broken,
+                    bound=self._bound(text),
+                    id_column=self._id_column,
+                )
+            if len(self._loose) > loose:
+                self._expect(self._fields)
+
+    def _decode_one(self, place: int, line: bytes, broken: dict[int, InvalidCustomerError]) -> Any:
+        """
+        Decode a line, or note what is wrong with it.
+
+        :raises _OtherFieldsError: if it has other fields than expected.
+        """
+        if self._shape is None:
+            raise _OtherFieldsError
+        with suppress(*_NOT_TAKEN):
+            return self._shape.decode(line)
+        try:
+            record = record_of(_decoded(line))
+        except InvalidCustomerError as error:
+            broken[place] = error
+            return self._shape.kind()
+        if self._columns is None and not record.keys() <= self._fields.keys():
+            raise _OtherFieldsError
+        row = self._shape.row(record)
+        self._loosen(self._shape, row)
+        return row
+
+    def _loosen(self, shape: _Shape, row: Any) -> None:
+        """Note which fields of a row are of another type than they should be; from now on they may be of any."""
+        for path, attribute in shape.attributes.items():
+            value = getattr(row, attribute)
+            if value is not None and value is not UNSET and path not in self._loose:
+                try:
+                    msgspec.convert(value, json_type(path))
+                except _NOT_TAKEN:
+                    self._loose.add(path)
+
+    def _bound(self, text: bytes) -> int:
+        return len(text) * _LONGEST_ESCAPE + len(self._fields) * _LONGEST_ADDITION
+
+
+class _Shape:
+    """
+    A type for lines that have certain fields.
+
+    :param fields: name in the line to field.
+    :param loose: the fields that may be of any type; the others are of the type that they should have.
+    :param forbid_others: whether other fields are a fault; else they are left out.
+    :raises ValueError: if there is no such type.
+    """
+
+    def __init__(self, fields: Mapping[str, Path], loose: Set[Path], *, forbid_others: bool) -> None:
+        if len(fields) > _MOST_FIELDS:
+            raise ValueError
+        names = {path: name for name, path in fields.items()}
+        self._names = [names[path] for path in in_order(names)]
+        self.attributes = {path: f"field_{place}" for place, path in enumerate(in_order(names))}
+        types = {path: Any if path in loose else json_type(path) | UnsetType | None for path in self.attributes}
+        self.canonical = CanonicalFields(names.keys() - loose)
+        self.texts = frozenset(path for path, kind in types.items() if kind == str | UnsetType | None)
+        self.kind = msgspec.defstruct(
+            "Row",
+            [(attribute, types[path], UNSET) for path, attribute in self.attributes.items()],
+            rename=dict(zip(self.attributes.values(), self._names, strict=True)),  # a name may be no identifier
+            forbid_unknown_fields=forbid_others,
+            gc=False,
+        )
+        self.decode = msgspec.json.Decoder(self.kind).decode
+
+    def row(self, record: Mapping[str, Any]) -> Any:
+        """Return a record as a row."""
+        return self.kind(*[record.get(name, UNSET) for name in self._names])
+
+
+def _shape_of(fields: Mapping[str, Path], loose: Set[Path], *, forbid_others: bool) -> _Shape | None:
+    try:
+        return _Shape(fields, loose, forbid_others=forbid_others)
+    except ValueError:  # too many fields, or a name that JSON has to escape
+        return None
+
+
+def _own_names(records: Sequence[object]) -> dict[str, Path]:
+    return {field: (field,) for record in records if isinstance(record, dict) for field in record}
+
+
+def _decoded(line: bytes) -> object:
+    try:
+        return decode_line(line)
+    except InvalidCustomerError as error:
+        return error
+
+
+class _OtherFieldsError(ValueError):
+    """A line has fields that the lines before it did not have."""

@@ -122,26 +122,25 @@ class BubblehouseHook(BaseHook):
         :raises BubblehouseTransientError: if all of the data is to be pushed again.
         """
         from airflow_provider_bubblehouse.api.classifier import UPDATE_CUSTOMERS
-        from airflow_provider_bubblehouse.api.customers import (
-            CustomerNormaliser,
-            InvalidCustomerError,
-            encode_customer,
-        )
+        from airflow_provider_bubblehouse.customers.converter import Converter
         from airflow_provider_bubblehouse.lineage import report_lineage
         from airflow_provider_bubblehouse.push.batches import body_of
         from airflow_provider_bubblehouse.push.report import InvalidRows
+        from airflow_provider_bubblehouse.sources.records import ListSource
 
-        normaliser = CustomerNormaliser(timezone=timezone)
-        encoded, invalid = [], InvalidRows()
-        for row, customer in enumerate(customers, 1):
-            try:
-                encoded.append(encode_customer(normaliser.normalise(customer)))
-            except InvalidCustomerError as error:
-                invalid.add("", row, error)
+        converter, invalid = Converter(timezone=timezone), InvalidRows()
+        parts: list[bytes] = []
+        row = 1
+        for chunk in ListSource(customers).chunks():
+            checked = converter.check(chunk, row)
+            row += checked.count
+            parts += checked.customers().lines
+            for fault in checked.invalid:
+                invalid.add("", fault.number, fault.error)
         if invalid.count:
             raise BubblehousePermanentError(f"Customers are invalid and nothing was sent. {invalid}.")
-        if encoded:
-            self.client.call(UPDATE_CUSTOMERS, body_of(encoded, debug=debug), debug=debug)
+        if parts:
+            self.client.call(UPDATE_CUSTOMERS, body_of(parts, debug=debug), debug=debug)
             report_lineage(self, output=self.customers_uri)
 
     def test_connection(self) -> tuple[bool, str]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_bubblehouse.airflow_compat import BaseOperator
-from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
 from airflow_provider_bubblehouse.api.details import from_json
+from airflow_provider_bubblehouse.customers.times import Calendar
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
     BubblehouseTransientError,
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_bubblehouse.airflow_compat import Context, ObjectStoragePath
     from airflow_provider_bubblehouse.api.connection import ShopConnection
+    from airflow_provider_bubblehouse.customers.converter import Converter
     from airflow_provider_bubblehouse.lineage import Lineage
     from airflow_provider_bubblehouse.operators.query import Query
-    from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
     from airflow_provider_bubblehouse.push.push import Push, Resume
     from airflow_provider_bubblehouse.push.rejected import RejectedRows
     from airflow_provider_bubblehouse.sources.columns import ColumnMap
@@ -134,7 +134,7 @@ class _SourceOperator(BaseOperator):
         """Wrap the rows so that their repr is only a count: OpenLineage, for one, reports an operator's attributes."""
         self.customers = CustomerRows(_rows(customers))
 
-    def _source(self, converter: CustomerEncoder) -> Source:
+    def _source(self, converter: Converter) -> Source:
         if self.sql is not None:
             self._spool = self._spooled(converter)
             return self._spool
@@ -147,7 +147,7 @@ class _SourceOperator(BaseOperator):
             _filesystem(location), location.path, file_format=self.file_format, column_map=self.column_map
         )
 
-    def _spooled(self, converter: CustomerEncoder) -> SpooledSource:
+    def _spooled(self, converter: Converter) -> SpooledSource:
         """Run the query, and store its rows in a temporary file."""
         from airflow_provider_bubblehouse.operators.query import Query
         from airflow_provider_bubblehouse.sources.query import SpooledSource
@@ -161,7 +161,7 @@ class _SourceOperator(BaseOperator):
         if self._is_killed:
             self._query.cancel()
         with self._query.run() as (columns, rows):
-            return SpooledSource(columns, rows, column_map=self.column_map, encoder=converter)
+            return SpooledSource(columns, rows, column_map=self.column_map, converter=converter)
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
@@ -327,12 +327,12 @@ class _CustomersOperator(_SourceOperator):
         )
 
     @abstractmethod
-    def _converter(self) -> CustomerEncoder:
+    def _converter(self) -> Converter:
         """Return what validates rows and converts them to customers."""
 
     def _resume(self, context: Context, connection: ShopConnection) -> Resume | None:
         """Return how to continue after earlier tries; None where Airflow stores nothing, which is so before 3.3."""
-        from airflow_provider_bubblehouse.api.customers import RULES_VERSION
+        from airflow_provider_bubblehouse.customers import RULES_VERSION
         from airflow_provider_bubblehouse.push.progress import delete_state
         from airflow_provider_bubblehouse.push.push import Resume
 
@@ -431,20 +431,16 @@ class UpdateCustomersOperator(_CustomersOperator):
         if debug and self.in_flight > 1:
             raise BubblehousePermanentError("debug sends one batch at most, so in_flight must be 1.")
         check_text("timezone", timezone)
-        CustomerNormaliser(timezone=timezone)  # raises if it is not a time zone
+        Calendar(timezone)  # raises if there is no such time zone
         self.timezone = timezone
         self.on_invalid = on_invalid
         self.debug = debug
 
-    def _converter(self) -> CustomerEncoder:
+    def _converter(self) -> Converter:
+        from airflow_provider_bubblehouse.customers.converter import Converter
         from airflow_provider_bubblehouse.push.batches import largest_customer
-        from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
 
-        return CustomerEncoder(
-            CustomerNormaliser(timezone=self.timezone).normalise,
-            plain_pass=True,
-            largest=largest_customer(self.max_batch_bytes),
-        )
+        return Converter(timezone=self.timezone, largest=largest_customer(self.max_batch_bytes))
 
 
 class DeleteCustomersOperator(_CustomersOperator):
@@ -464,13 +460,11 @@ class DeleteCustomersOperator(_CustomersOperator):
         check_integer("max_customers", max_customers, least=1)
         self.max_customers = max_customers
 
-    def _converter(self) -> CustomerEncoder:
+    def _converter(self) -> Converter:
+        from airflow_provider_bubblehouse.customers.converter import Converter
         from airflow_provider_bubblehouse.push.batches import largest_customer
-        from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
 
-        return CustomerEncoder(
-            CustomerNormaliser().normalise_deletion, plain_pass=False, largest=largest_customer(self.max_batch_bytes)
-        )
+        return Converter(deletions=True, largest=largest_customer(self.max_batch_bytes))
 
 
 def _rows(value: Any) -> Sequence[Any]:

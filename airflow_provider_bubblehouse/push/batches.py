@@ -8,10 +8,13 @@ from zlib import crc32
 
 import msgspec
 
+from airflow_provider_bubblehouse.customers.encoded import Encoded
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from airflow_provider_bubblehouse.push.encoder import CheckedChunk
+    from airflow_provider_bubblehouse.customers.converter import CheckedChunk
+    from airflow_provider_bubblehouse.customers.encoded import Customers
 
 DEFAULT_MAX_BATCH_BYTES = 1024 * 1024  # what common proxies take without being told
 
@@ -45,72 +48,6 @@ class Batch:
 
 class _Payload(msgspec.Struct):
     customers: list[msgspec.Raw]
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """
-    Customers as JSON.
-
-    :param lines: each of them.
-    """
-
-    lines: list[bytes]
-
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    def __getitem__(self, part: slice) -> Encoded:
-        return Encoded(self.lines[part])
-
-    def pick(self, places: Sequence[int]) -> Encoded:
-        """Return the customers in some places."""
-        return Encoded([self.lines[place] for place in places])
-
-    def joined(self) -> bytes:
-        """Return them as JSON with commas between."""
-        return b",".join(self.lines)
-
-
-@dataclass(frozen=True, slots=True)
-class Unencoded:
-    """
-    Customers that are encoded as the list that they are sent in, which takes less time than one by one.
-
-    :param objects: each of them, in any form that encodes as its JSON.
-    """
-
-    objects: list[object]
-
-    @property
-    def lines(self) -> list[bytes]:
-        """Each of them as JSON."""
-        return encode_lines(self.objects)
-
-    def __len__(self) -> int:
-        return len(self.objects)
-
-    def __getitem__(self, part: slice) -> Unencoded:
-        return Unencoded(self.objects[part])
-
-    def pick(self, places: Sequence[int]) -> Encoded:
-        """Return the customers in some places."""
-        return Encoded(encode_lines([self.objects[place] for place in places]))
-
-    def joined(self) -> bytes:
-        """Return them as JSON with commas between."""
-        return _ENCODER.encode(self.objects)[1:-1]
-
-
-Customers = Encoded | Unencoded
-_ENCODER = msgspec.json.Encoder()
-
-
-def encode_lines(customers: Sequence[object]) -> list[bytes]:
-    """Return each customer as JSON."""
-    lines = _ENCODER.encode_lines(customers).split(b"\n")
-    lines.pop()
-    return lines
 
 
 def largest_customer(max_batch_bytes: int) -> int:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_bubblehouse.api.client import Client
+    from airflow_provider_bubblehouse.customers.converter import InvalidRow
     from airflow_provider_bubblehouse.ledger.changes import Changes
-    from airflow_provider_bubblehouse.push.encoder import InvalidRow
     from airflow_provider_bubblehouse.push.plan import Plan
     from airflow_provider_bubblehouse.push.progress import Rejection, StateStore
     from airflow_provider_bubblehouse.push.reader import Converter

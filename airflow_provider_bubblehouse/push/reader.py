@@ -13,9 +13,8 @@ from airflow_provider_bubblehouse.push.batches import Batch, Batcher, LaneRows, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from airflow_provider_bubblehouse.customers.converter import CheckedChunk, Chunk, InvalidRow
     from airflow_provider_bubblehouse.ledger.changes import Changes
-    from airflow_provider_bubblehouse.push.chunks import Chunk
-    from airflow_provider_bubblehouse.push.encoder import CheckedChunk, InvalidRow
     from airflow_provider_bubblehouse.push.plan import Plan
     from airflow_provider_bubblehouse.push.progress import LaneProgress, RejectedBatch
     from airflow_provider_bubblehouse.push.report import Report
@@ -201,6 +200,7 @@ class Reader:
             if checked.invalid:
                 on_invalid(checked.invalid)
             yield checked
+            del chunk, checked  # before more is read: memory that is used again at once is still in the CPU's cache
             self._tick()
         if read < summary.read:
             raise source_changed_error()

@@ -18,9 +18,9 @@ from airflow_provider_bubblehouse.stores import store_faults, url_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow_provider_bubblehouse.customers.converter import InvalidRow
     from airflow_provider_bubblehouse.errors import BubblehouseError
     from airflow_provider_bubblehouse.push.batches import Batch
-    from airflow_provider_bubblehouse.push.encoder import InvalidRow
 
 _ADVICE = "Rows that are not accepted would be lost; check rejected_path."
 

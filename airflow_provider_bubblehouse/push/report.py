@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
+    from airflow_provider_bubblehouse.customers.converter import InvalidRow
+    from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
     from airflow_provider_bubblehouse.errors import RejectedError
     from airflow_provider_bubblehouse.push.batches import Batch
-    from airflow_provider_bubblehouse.push.encoder import InvalidRow
 
 log = logging.getLogger(__name__)
 

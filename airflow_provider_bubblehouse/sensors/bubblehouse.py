@@ -271,6 +271,6 @@ class _Expected(Mapping[str, Any]):
         return len(self._fields)
 
     def __repr__(self) -> str:
-        from airflow_provider_bubblehouse.api.customers import printable_name
+        from airflow_provider_bubblehouse.customers.invalid import printable_name
 
         return ", ".join(map(printable_name, self))

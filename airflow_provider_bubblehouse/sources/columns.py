@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
+from airflow_provider_bubblehouse.customers.fields import FIELD_NAMES
 from airflow_provider_bubblehouse.errors import PermanentError
-from airflow_provider_bubblehouse.push.chunks import put
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
+
+    from airflow_provider_bubblehouse.customers.blocks import Block, Path
 
 log = logging.getLogger(__name__)
 
 ColumnMap = Mapping[str, str]
 
+_COLUMNS_SHOWN = 50
+_LONGEST_SHOWN = 64
 
-def targets_of(column_map: ColumnMap | None) -> dict[str, tuple[str, ...]] | None:
+
+def targets_of(column_map: ColumnMap | None) -> dict[str, Path] | None:
     """Read a column map: column to the path of its field, ``extras.city`` being ``("extras", "city")``."""
     if column_map is None:
         return None
-    targets: dict[str, tuple[str, ...]] = {}
+    targets: dict[str, Path] = {}
     for column, field in column_map.items():
         path = tuple(field.split(".")) if isinstance(field, str) else ()
         if not isinstance(column, str) or not path or not all(path):
             raise PermanentError(
                 "column_map goes from a column's name to a field's name, such as {'CustomerId': 'id'}."
             )
+        if len(path) > 1 and path[0] in FIELD_NAMES - {"extras"}:
+            raise PermanentError(f"column_map fills {field}, but {path[0]} is not an object; only extras is one.")
         for other in targets.values():
             shorter = min(len(path), len(other))
             if path[:shorter] == other[:shorter]:
@@ -38,7 +47,7 @@ def targets_of(column_map: ColumnMap | None) -> dict[str, tuple[str, ...]] | Non
     return targets
 
 
-def check_columns(name: str, header: Sequence[str], columns: Mapping[str, tuple[str, ...]]) -> None:
+def check_columns(name: str, header: Sequence[str], columns: Mapping[str, Path]) -> None:
     """
     See that the columns to send are there, once each. Names from the source are not shown: they may be a row.
 
@@ -48,7 +57,9 @@ def check_columns(name: str, header: Sequence[str], columns: Mapping[str, tuple[
     :raises PermanentError: if they are not.
     """
     if missing := [column for column in columns if column not in header]:
-        raise PermanentError(f"{name} lacks columns that column_map names: {', '.join(missing)}.")
+        raise PermanentError(
+            f"{name} lacks columns that column_map names: {', '.join(missing)}.{_known(header, columns)}"
+        )
     twice = [place for place, column in enumerate(header, 1) if column in columns and column in header[: place - 1]]
     if twice:
         raise PermanentError(f"{name} has the same name in column {twice[0]} as before.")
@@ -63,33 +74,40 @@ def check_columns(name: str, header: Sequence[str], columns: Mapping[str, tuple[
             raise PermanentError(f"{name}: column {place} has no name.")
 
 
-class Renamer:
-    """Brings records under the names of a column map; ``None`` leaves them as they are."""
+def _known(header: Sequence[str], columns: Mapping[str, Path]) -> str:
+    """List the columns that there are, unless what stands in the header's place may be a row."""
+    if columns.keys().isdisjoint(header):
+        return " It has none of them; is there a header?"
+    shown = [column for column in header if column and len(column) <= _LONGEST_SHOWN][:_COLUMNS_SHOWN]
+    return f" It has: {', '.join(shown)}{', …' if len(shown) < len(header) else ''}."
 
-    def __init__(self, targets: Mapping[str, tuple[str, ...]] | None) -> None:
-        self._targets = targets
-        self._unseen: set[str] | None = None  # until there is a record
 
-    def __call__(self, records: Iterable[object]) -> Iterator[object]:
-        if self._targets is None:
-            return iter(records)
-        return (self._renamed(record, self._targets) for record in records)
+def id_column_of(columns: Mapping[str, Path] | None) -> str:
+    """Return the name of the column that becomes ``id``."""
+    return next((column for column, path in (columns or {}).items() if path == ("id",)), "id")
 
-    def _renamed(self, record: object, targets: Mapping[str, tuple[str, ...]]) -> object:
-        if not isinstance(record, Mapping):
-            return record
-        if self._unseen is None:
-            self._unseen = set(targets)
-        if self._unseen:
-            self._unseen.difference_update(record)
-        renamed: dict[str, Any] = {}
-        for column, path in targets.items():
-            if column in record:
-                put(renamed, path, record[column])
-        return renamed
 
-    def warn_of_unseen(self) -> None:
-        """Warn, once, of names that no record had: each may be optional there, or a slip."""
-        if self._unseen:
-            log.warning("column_map names what no row has: %s", ", ".join(sorted(self._unseen)))
+class UnseenColumns:
+    """
+    The columns of a column map that no row has had yet: each may be optional there, or misspelled.
+
+    :param columns: column to field (see ``targets_of``), None for a source without a column map.
+    """
+
+    def __init__(self, columns: Mapping[str, Path] | None) -> None:
+        self._unseen = dict(columns or {})
+        self._has_rows = False
+
+    def look_at(self, block: Block) -> Block:
+        """Note which columns the rows of a block have, and return the block."""
+        self._has_rows = self._has_rows or block.count > 0
+        for column, path in list(self._unseen.items()):
+            if any(cell is not UNSET for cell in block.columns[path]):
+                del self._unseen[column]
+        return block
+
+    def warn(self) -> None:
+        """Warn of them, once."""
+        if self._unseen and self._has_rows:
+            log.warning("column_map names columns that no row has: %s", ", ".join(sorted(self._unseen)))
             self._unseen.clear()

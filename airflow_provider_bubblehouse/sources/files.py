@@ -16,23 +16,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from airflow_provider_bubblehouse.customers.blocks import Block
 from airflow_provider_bubblehouse.errors import PermanentError
 from airflow_provider_bubblehouse.formats.blocks import READ_BYTES
 from airflow_provider_bubblehouse.formats.csv import read_csv
 from airflow_provider_bubblehouse.formats.json import read_json
-from airflow_provider_bubblehouse.formats.jsonl import corrected, read_jsonl
+from airflow_provider_bubblehouse.formats.jsonl import read_jsonl
 from airflow_provider_bubblehouse.formats.parquet import read_parquet
-from airflow_provider_bubblehouse.push.chunks import Records
 from airflow_provider_bubblehouse.sources import ahead
-from airflow_provider_bubblehouse.sources.columns import Renamer, targets_of
+from airflow_provider_bubblehouse.sources.columns import UnseenColumns, targets_of
 from airflow_provider_bubblehouse.sources.listing import Info, Marks, list_files, marks_of
 from airflow_provider_bubblehouse.sources.stored import StoredFile, changed_error
 from airflow_provider_bubblehouse.stores import is_local, store_faults, url_of, without_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
-    from airflow_provider_bubblehouse.push.chunks import Chunk
     from airflow_provider_bubblehouse.sources.columns import ColumnMap
 
 FILE_FORMATS = ("auto", "jsonl", "json", "csv", "parquet", "rejected")
@@ -76,11 +75,11 @@ class FileSource:
         self._path = path
         self._format = file_format
         self._columns = targets_of(column_map)
-        self._renamer = Renamer(self._columns)
+        self._unseen = UnseenColumns(self._columns)
         self._listed: list[_File] | None = None
         self._position: Callable[[], int] = int
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[Block]:
         """
         Yield all rows in order. While a store takes its time, empty chunks are yielded.
 
@@ -94,11 +93,11 @@ class FileSource:
             name = files[0].name
             for chunk in ahead.read_ahead(self._read_all(files), most=_CHUNKS_AHEAD, patience=ahead.PATIENCE):
                 if chunk is None:
-                    yield Records(name, [])
+                    yield Block(file=name, count=0, columns={})
                 else:
                     name = chunk.file
                     yield chunk
-        self._renamer.warn_of_unseen()
+        self._unseen.warn()
 
     def version(self) -> list[tuple[str, Marks | None]]:
         """Return what tells every file from one that replaces it, as it is now; None for a file that is gone."""
@@ -156,7 +155,7 @@ class FileSource:
         except PermanentError:  # no file is left
             return {}
 
-    def _read_all(self, files: Sequence[_File]) -> Generator[Chunk, None, None]:
+    def _read_all(self, files: Sequence[_File]) -> Generator[Block, None, None]:
         before = 0
         for file in files:
             try:
@@ -174,33 +173,27 @@ class FileSource:
         except PermanentError:  # nothing is known about it
             return False
 
-    def _read(self, file: _File, before: int) -> Iterator[Chunk]:
+    def _read(self, file: _File, before: int) -> Iterator[Block]:
         with StoredFile(self._filesystem, file.name, file.info) as stored:
             self._position = lambda: before + stored.position
             if file.format == "parquet":
                 if stored.size != 0:
-                    yield from self._records(file, stored)
+                    yield from self._blocks(file, stored)
                 return
             with _text(file.name, stored) as stream:
                 if stream is not None:
-                    yield from self._records(file, stream)
+                    yield from self._blocks(file, stream)
 
-    def _records(self, file: _File, stream: Any) -> Iterator[Chunk]:
-        name = file.name
-        if file.format == "jsonl" and self._columns is None:
-            return read_jsonl(name, stream)
+    def _blocks(self, file: _File, stream: Any) -> Iterator[Block]:
         if file.format == "csv":
-            return read_csv(name, stream, self._columns)
-        blocks: Iterator[Iterable[object]]
+            return read_csv(file.name, stream, self._columns)
+        if file.format == "parquet":
+            return read_parquet(file.name, stream, self._columns)
         if file.format == "json":
-            blocks = read_json(name, stream)
-        elif file.format == "parquet":
-            blocks = read_parquet(name, stream, self._columns)
+            blocks = read_json(file.name, stream, self._columns)
         else:
-            blocks = (lines.records() for lines in read_jsonl(name, stream))
-            if file.format == "rejected":
-                blocks = (map(corrected, records) for records in blocks)
-        return (Records(name, list(self._renamer(records))) for records in blocks)
+            blocks = read_jsonl(file.name, stream, self._columns, rejected=file.format == "rejected")
+        return map(self._unseen.look_at, blocks)
 
 
 def no_filesystem_error(path: object) -> PermanentError:
@@ -230,8 +223,9 @@ def _text(name: str, stored: StoredFile) -> Iterator[BinaryIO | None]:
             start = buffered.peek(4)
             if start.startswith(_UTF16_MARKS) or b"\0" in start[:2]:
                 raise PermanentError(f"{name} is UTF-16, not UTF-8; save it as UTF-8.")
-            if start.startswith(_UTF8_MARK):
+            while start.startswith(_UTF8_MARK):  # twice, if what exported it and what saved it both add one
                 buffered.read(len(_UTF8_MARK))
+                start = buffered.peek(4)
             yield buffered if start else None
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise PermanentError(f"{name} is no whole gzip file; compress it again.") from None

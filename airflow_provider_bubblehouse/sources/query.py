@@ -1,8 +1,8 @@
 """
 The rows of a query, which nobody gives twice in the same order: kept in a temporary file while they are pushed.
 
-They are checked before they are written, while they still are Python's objects, so that they mean what they would mean
-in a list: JSON has neither decimals nor times, and does not tell a time without an offset from a text.
+They are converted before they are written, while they still are Python's objects, so that they mean what they would
+mean in a list: JSON has neither decimals nor times, and does not tell a time without an offset from a text.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress, islice
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_provider_bubblehouse.api.customers import InvalidCustomerError, identity_of
+from airflow_provider_bubblehouse.customers.blocks import Block
+from airflow_provider_bubblehouse.customers.converter import CheckedChunk, InvalidRow
+from airflow_provider_bubblehouse.customers.encoded import Encoded
+from airflow_provider_bubblehouse.customers.identity import identities_of
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 from airflow_provider_bubblehouse.formats.blocks import BLOCK_BYTES, CHUNK_ROWS
-from airflow_provider_bubblehouse.push.batches import Encoded
-from airflow_provider_bubblehouse.push.chunks import PlainRows, Records, put
 from airflow_provider_bubblehouse.push.rejected import in_json
-from airflow_provider_bubblehouse.sources.columns import check_columns, targets_of
+from airflow_provider_bubblehouse.sources.columns import check_columns, id_column_of, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from airflow_provider_bubblehouse.push.chunks import Chunk
-    from airflow_provider_bubblehouse.push.encoder import CheckedChunk, CustomerEncoder
+    from airflow_provider_bubblehouse.customers.blocks import Path
+    from airflow_provider_bubblehouse.customers.converter import Converter
     from airflow_provider_bubblehouse.sources.columns import ColumnMap
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ class SpooledSource:
     :param columns: the names of the query's columns.
     :param rows: its rows, each a sequence in their order, or a dict by their names.
     :param column_map: see ``FileSource``.
-    :param encoder: checks the rows.
+    :param converter: converts the rows.
     :raises PermanentError: if the columns do not give customers.
     """
 
@@ -59,50 +61,51 @@ class SpooledSource:
         rows: Iterable[Any],
         *,
         column_map: ColumnMap | None = None,
-        encoder: CustomerEncoder,
+        converter: Converter,
     ) -> None:
         targets = targets_of(column_map)
         if targets is None:
             targets = {column: (column,) for column in columns}
         check_columns(NAME.capitalize(), columns, targets)
-        sent = [(place, column, targets[column]) for place, column in enumerate(columns) if column in targets]
-        self._flat = [(place, column, path[0]) for place, column, path in sent if len(path) == 1]
-        self._nested = [(place, column, path) for place, column, path in sent if len(path) > 1]
+        self._places = [(columns.index(column), column, path) for column, path in targets.items()]
+        self._id_column = id_column_of(targets)
         self._digest = hashlib.sha256()
         self._size = 0
         self._file: Any = TemporaryFile(buffering=BLOCK_BYTES)  # noqa: SIM115  closed by close()
         try:
-            count = self._write(iter(rows), encoder)
+            count = self._write(iter(rows), converter)
         except BaseException:
             self.close()
             raise
         log.info("The query gave %d rows; %.1f MiB are kept until they are pushed.", count, self._size / 2**20)
 
-    def _write(self, rows: Iterator[Any], encoder: CustomerEncoder) -> int:
+    def _write(self, rows: Iterator[Any], converter: Converter) -> int:
         count, logged_at = 0, time.monotonic()
-        while records := list(map(self._record, islice(rows, CHUNK_ROWS))):
-            checked = encoder.check(Records(NAME, records), 0)
+        while some := list(islice(rows, CHUNK_ROWS)):
+            checked = converter.check(self._block(some), 0)
             text = b"\n".join(_lines(checked)) + b"\n"
             self._file.write(text)
             self._digest.update(text)
             self._size += len(text)
-            count += len(records)
+            count += len(some)
             if time.monotonic() - logged_at >= _LOG_EVERY:
                 logged_at = time.monotonic()
                 log.info("Progress: %d rows of the query read, none sent.", count)
         return count
 
-    def _record(self, row: Any) -> dict[str, Any]:
-        by_name = isinstance(row, dict)
-        record: dict[str, Any] = {field: row[column if by_name else place] for place, column, field in self._flat}
-        for place, column, path in self._nested:
-            put(record, path, row[column if by_name else place])
-        return record
+    def _block(self, rows: list[Any]) -> Block:
+        columns: dict[Path, Sequence[Any]]
+        if isinstance(rows[0], dict):
+            columns = {path: [row[column] for row in rows] for _, column, path in self._places}
+        else:
+            cells = list(zip(*rows, strict=True))
+            columns = {path: cells[place] for place, _, path in self._places}
+        return Block(file=NAME, count=len(rows), columns=columns, id_column=self._id_column)
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[SpooledRows]:
         self._file.seek(0)
         while lines := self._file.readlines(BLOCK_BYTES):
-            yield from _chunks(lines)
+            yield SpooledRows(lines)
 
     def version(self) -> object:
         return None
@@ -133,48 +136,46 @@ def _lines(checked: CheckedChunk) -> list[bytes]:
     return [line for _, line in sorted(lines.items())]
 
 
-def _chunks(lines: list[bytes]) -> Iterator[Chunk]:
-    """Yield lines as chunks of nothing but customers, and of nothing but invalid rows."""
-    start = 0
-    for place in range(1, len(lines) + 1):
-        is_invalid = lines[start].startswith(_NO_CUSTOMER)
-        if place == len(lines) or lines[place].startswith(_NO_CUSTOMER) != is_invalid:
-            some = lines[start:place]
-            yield Records(NAME, list(map(_invalid, some))) if is_invalid else _Customers(NAME, some)
-            start = place
-
-
-def _invalid(line: bytes) -> InvalidCustomerError:
-    reason, field, record = json.loads(line)
-    return InvalidCustomerError(reason, field, record=record)
-
-
 class _Identity(msgspec.Struct, gc=False):
-    id: Any = None
-    email: Any = None
+    id: str | None = None
+    email: str | None = None
 
 
 _IDENTITIES = msgspec.json.Decoder(_Identity)
 
 
 @dataclass(frozen=True, slots=True)
-class _Customers:
+class SpooledRows:
     """
-    Rows as lines of JSON that have been checked.
+    Some rows of a spool.
 
-    :param file: what stands in a file's place.
     :param lines: the rows, each with a line feed at its end.
+    :param file: what is shown in a file's place.
     """
 
-    file: str
     lines: list[bytes]
+    file: str = NAME
 
-    def plain_rows(self) -> PlainRows:
-        identities = [
-            identity_of({"id": one.id, "email": one.email}) for one in _IDENTITIES.decode_lines(b"".join(self.lines))
-        ]
-        lines = [line[:-1] for line in self.lines]
-        return PlainRows(identities, max(map(len, lines)), lambda: Encoded(lines))
+    def checked(self, first_number: int) -> CheckedChunk:
+        """
+        Return the rows.
 
-    def records(self) -> Iterable[object]:
-        return map(msgspec.json.decode, self.lines)
+        :param first_number: the number of the first one in the source.
+        """
+        numbers: Sequence[int] = range(first_number, first_number + len(self.lines))
+        lines, invalid = self.lines, []
+        is_invalid = [line.startswith(_NO_CUSTOMER) for line in lines]
+        if any(is_invalid):
+            invalid = list(map(_invalid, compress(numbers, is_invalid), compress(lines, is_invalid)))
+            is_valid = [not one for one in is_invalid]
+            numbers, lines = list(compress(numbers, is_valid)), list(compress(lines, is_valid))
+        customers = _IDENTITIES.decode_lines(b"".join(lines))
+        identities = identities_of([one.id for one in customers], [one.email for one in customers])
+        return CheckedChunk(
+            len(self.lines), numbers, identities, lambda: Encoded([line[:-1] for line in lines]), invalid
+        )
+
+
+def _invalid(number: int, line: bytes) -> InvalidRow:
+    reason, field, record = json.loads(line)
+    return InvalidRow(number, InvalidCustomerError(reason, field), record)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_provider_bubblehouse.customers.records import blocks_of
+from airflow_provider_bubblehouse.errors import PermanentError
 from airflow_provider_bubblehouse.formats.blocks import CHUNK_ROWS
-from airflow_provider_bubblehouse.push.chunks import Records
-from airflow_provider_bubblehouse.sources.columns import Renamer, targets_of
+from airflow_provider_bubblehouse.sources.columns import UnseenColumns, id_column_of, targets_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator
 
-    from airflow_provider_bubblehouse.push.chunks import Chunk
+    from airflow_provider_bubblehouse.customers.blocks import Block
     from airflow_provider_bubblehouse.sources.columns import ColumnMap
 
 
@@ -24,22 +26,27 @@ class ListSource:
     """
     Rows in memory.
 
-    :param records: mappings of Customer2's fields, or of the columns that ``column_map`` names.
+    :param records: records (see ``customers.records``) of Customer2's fields, or of the columns in ``column_map``.
     :param column_map: see ``FileSource``.
+    :raises PermanentError: if it is not a sequence of records, or the column map contradicts itself.
     """
 
-    def __init__(self, records: Sequence[object], *, column_map: ColumnMap | None = None) -> None:
-        self._records = records
-        self._renamer = Renamer(targets_of(column_map))
+    def __init__(self, records: Iterable[object], *, column_map: ColumnMap | None = None) -> None:
+        if isinstance(records, str | bytes | bytearray | memoryview | Mapping):
+            raise PermanentError(f"The rows must be a list of customers, not {type(records).__name__}.")
+        self._records = records if isinstance(records, Sequence) else list(records)
+        self._columns = targets_of(column_map)
+        self._unseen = UnseenColumns(self._columns)
         self._read = 0
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[Block]:
         self._read = 0
-        records = self._renamer(self._records)
+        records = iter(self._records)
         while some := list(islice(records, CHUNK_ROWS)):
             self._read += len(some)
-            yield Records("", some)
-        self._renamer.warn_of_unseen()
+            for block in blocks_of(some, columns=self._columns, id_column=id_column_of(self._columns)):
+                yield self._unseen.look_at(block)
+        self._unseen.warn()
 
     def version(self) -> object:
         return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from airflow_provider_bubblehouse.push.chunks import Chunk
+    from airflow_provider_bubblehouse.customers.converter import Chunk
 
 
 class Source(Protocol):

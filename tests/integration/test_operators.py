@@ -354,7 +354,7 @@ def give(value):
         {"path": lambda context, jinja_env: "x"},
         {"sql": "SELECT 1", "sql_conn_id": "{{ params.x }}", "sql_parameters": {"a": "{{ ds }}"}},
     ],
-    ids=str,
+    ids=["template", "tuple", "path", "numbers", "function", "query"],
 )
 def test_a_template_field_is_stored_as_it_is(parameters):
     operator = UpdateCustomersOperator(task_id="push", **parameters)

@@ -240,7 +240,7 @@ def test_the_last_try_says_how_to_have_more(sandbox, run_dag, dag):
         (customer_sensor, {"expected": [SENTINEL]}, "expected must be an object of fields and values"),
         (customer_sensor, {"expected": 5}, "expected must be an object of fields and values"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_a_parameter_that_cannot_work_fails_when_the_dag_is_parsed(sensor, parameters, said):
     with pytest.raises(BubblehousePermanentError, match=said) as caught:

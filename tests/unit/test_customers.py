@@ -10,8 +10,8 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
-
 from airflow_provider_bubblehouse.api.customers import CustomerNormaliser, InvalidCustomerError, encode_customer
+
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
 
 BERLIN = CustomerNormaliser(timezone="Europe/Berlin")

@@ -8,11 +8,10 @@ from contextlib import suppress
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, strategies as st
-
 from airflow_provider_bubblehouse.api.customers import CustomerNormaliser, InvalidCustomerError
 from airflow_provider_bubblehouse.push.chunks import NOT_PLAIN, Cell, CsvLines, JsonLines, Layout, Records, Table
 from airflow_provider_bubblehouse.push.encoder import CheckedChunk, CustomerEncoder
+from hypothesis import given, strategies as st
 
 NORMALISE = CustomerNormaliser(timezone="Europe/Berlin").normalise
 

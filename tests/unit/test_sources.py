@@ -13,9 +13,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
 from hypothesis import given, strategies as st
 
-from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
 from airflow_provider_bubblehouse.sources.files import FileSource
 from airflow_provider_bubblehouse.sources.records import ListSource

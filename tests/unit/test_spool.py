@@ -12,11 +12,11 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
+from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
+from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
 from hypothesis import given, strategies as st
 
-from airflow_provider_bubblehouse.api.customers import CustomerNormaliser
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
-from airflow_provider_bubblehouse.push.encoder import CustomerEncoder
 from airflow_provider_bubblehouse.sources.query import SpooledSource
 from airflow_provider_bubblehouse.sources.records import ListSource
 

@@ -1,0 +1,128 @@
+"""Blocks of rows: some consecutive rows of one source, column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET
+
+from airflow_provider_bubblehouse.customers.encoded import AsWritten, Unencoded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Set
+
+    from airflow_provider_bubblehouse.customers.encoded import Customers
+    from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
+
+Path = tuple[str, ...]  # a field: ``extras.city`` is ("extras", "city")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """
+    Some rows. A single row is a block, too.
+
+    :param file: the name of their file, empty for a list.
+    :param count: how many rows there are.
+    :param columns: of each field the value of each row, UNSET in a row that does not have it.
+    :param broken: the rows of which the source could not make a record, by their place in the block.
+    :param clean: whether every text is known to be UTF-8 without a NUL.
+    :param canonical: the fields whose values are known to be canonical.
+    :param texts: the fields whose values are known to be texts, null or UNSET.
+    :param rows: the same rows as objects that encode as their JSON, None if there are none yet.
+    :param bound: bytes that no row exceeds as JSON, None if that is not known.
+    :param id_column: the name that the column of ``id`` has in the source.
+    """
+
+    file: str
+    count: int
+    columns: Mapping[Path, Sequence[Any]]
+    broken: Mapping[int, InvalidCustomerError] = field(default_factory=dict)
+    clean: bool = False
+    canonical: Set[Path] = frozenset()
+    texts: Set[Path] = frozenset()
+    rows: Rows | None = None
+    bound: int | None = None
+    id_column: str = "id"
+
+    def record(self, place: int) -> object:
+        """Return what stands in a row, under the names of its fields."""
+        if place in self.broken:
+            return self.broken[place].record
+        record: dict[str, Any] = {}
+        for path, cells in self.columns.items():
+            if cells[place] is not UNSET:
+                put(record, path, cells[place])
+        return record
+
+
+class Rows:
+    """
+    Rows as objects whose attributes are the fields of a customer.
+
+    :param objects: one object for each row.
+    :param attributes: the attribute of each field.
+    :param written: the JSON of each row in the source.
+    """
+
+    def __init__(self, objects: list[Any], attributes: Mapping[Path, str], written: list[bytes]) -> None:
+        self._objects = objects
+        self._attributes = attributes
+        self._written = written
+
+    def customers(self, changed: Mapping[Path, Sequence[Any]], valid: Sequence[bool] | None) -> Customers:
+        """
+        Return the rows as customers.
+
+        :param changed: the fields that differ from the source, with their value in each row.
+        :param valid: whether each row is a customer; None if all are.
+        """
+        for path, cells in changed.items():
+            attribute = self._attributes[path]
+            for row, cell in zip(self._objects, cells, strict=True):
+                setattr(row, attribute, cell)
+        if changed or valid is not None:
+            return Unencoded(self._objects if valid is None else list(compress(self._objects, valid)))
+        return AsWritten(self._objects, self._written)
+
+
+class Columns(Mapping[Path, Sequence[Any]]):
+    """
+    The values of rows' attributes, which are not collected until they are asked for.
+
+    :param objects: one object for each row.
+    :param attributes: the attribute of each field.
+    """
+
+    def __init__(self, objects: Sequence[Any], attributes: Mapping[Path, str]) -> None:
+        self._objects = objects
+        self._attributes = attributes
+        self._collected: dict[Path, list[Any]] = {}
+
+    def __getitem__(self, path: Path) -> list[Any]:
+        if path not in self._collected:
+            self._collected[path] = list(map(attrgetter(self._attributes[path]), self._objects))
+        return self._collected[path]
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self._attributes)
+
+    def __len__(self) -> int:
+        return len(self._attributes)
+
+
+def put(record: dict[str, Any], path: Path, value: object) -> None:
+    """
+    Set a field of a record, and make the objects that it is nested in.
+
+    :param record: the record.
+    :param path: the field.
+    :param value: its value.
+    """
+    for name in path[:-1]:
+        record = record.setdefault(name, {})
+    record[path[-1]] = value

@@ -1,0 +1,100 @@
+"""The conversion of one column: as a whole if it is canonical, else value by value."""
+
+from __future__ import annotations
+
+import math
+from types import NoneType
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET, UnsetType
+
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, type_name
+from airflow_provider_bubblehouse.customers.values import NOT_FINITE, TOO_DEEP, are_clean_texts, decode_all
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_bubblehouse.customers.blocks import Block, Path
+    from airflow_provider_bubblehouse.customers.fields import Field
+
+_ABSENT = {NoneType, UnsetType}
+
+
+def convert_column(path: Path, field: Field, block: Block, faults: dict[int, InvalidCustomerError]) -> Sequence[Any]:
+    """
+    Convert the values of one field. Null and an empty text stay as they are.
+
+    :param path: the field's path.
+    :param field: the field.
+    :param block: the rows.
+    :param faults: gets what is wrong with a row, unless something else is.
+    :return: the values in canonical form, UNSET in place of an invalid one.
+    """
+    cells = block.columns[path]
+    if path in block.texts and field.kind is str and _are_canonical_texts(field, cells, clean=block.clean):
+        return cells
+    kinds = set(map(type, cells))
+    absent = not _ABSENT.isdisjoint(kinds)
+    kinds -= _ABSENT
+    if not kinds or (
+        (field.kind is None or kinds == {field.kind}) and _are_canonical(field, cells, absent=absent, clean=block.clean)
+    ):
+        return cells
+    if kinds == {str} and field.kind in (list, dict) and (decoded := _decoded(field, cells)) is not None:
+        return decoded
+    return _convert_each(".".join(path), field, cells, faults)
+
+
+def _are_canonical_texts(field: Field, cells: Sequence[Any], *, clean: bool) -> bool:
+    texts = cells if all(cells) else list(filter(None, cells))
+    return not texts or ((clean or are_clean_texts(texts)) and field.are_canonical(texts, True))
+
+
+def _are_canonical(field: Field, cells: Sequence[Any], *, absent: bool, clean: bool) -> bool:
+    if field.kind is str:
+        return _are_canonical_texts(field, cells, clean=clean)
+    values = [cell for cell in cells if cell is not None and cell is not UNSET] if absent else cells
+    return field.are_canonical(values, clean)
+
+
+def _decoded(field: Field, cells: Sequence[Any]) -> Sequence[Any] | None:
+    """Return cells of JSON texts with their values, if all of these are canonical."""
+    texts = cells if all(cells) else list(filter(None, cells))
+    values = decode_all(texts, field.kind) if texts and field.kind else None
+    # A NUL can stand in these texts only as an escape, and nothing else can that is not UTF-8.
+    if values is None or not field.are_canonical(values, not any("\\u0000" in text for text in texts)):
+        return None
+    if len(values) == len(cells):
+        return values
+    in_order = iter(values)
+    return [next(in_order) if cell else cell for cell in cells]
+
+
+def _convert_each(
+    name: str, field: Field, cells: Sequence[Any], faults: dict[int, InvalidCustomerError]
+) -> Sequence[Any]:
+    rule = field.rule
+    converted: list[Any] = []
+    for place, cell in enumerate(cells):
+        try:
+            if cell is None or cell is UNSET or (type(cell) is str and not cell):
+                converted.append(cell)
+            else:
+                converted.append(rule(cell))
+        except Exception as error:  # noqa: BLE001  an object may raise anything when it is inspected
+            if field.blank_is_empty and issubclass(type(cell), str) and not str.strip(cell):
+                converted.append("")
+            else:
+                converted.append(UNSET)
+                faults.setdefault(place, InvalidCustomerError(_reason(cell, error), name))
+    return converted
+
+
+def _reason(cell: object, error: Exception) -> str:
+    if issubclass(type(cell), float) and not math.isfinite(cell):  # type: ignore[arg-type]
+        return NOT_FINITE  # what pandas writes for a missing value
+    if isinstance(error, InvalidCustomerError):
+        return error.reason
+    if isinstance(error, RecursionError):
+        return TOO_DEEP
+    return f"holds a {type_name(cell)}, which cannot be read"

@@ -1,0 +1,275 @@
+"""
+The conversion of rows into customers: column by column, each value by the rule of its field.
+
+A column whose values are all canonical is sent as it is. Of any other column each value goes through the field's rule,
+which does not see its neighbours: so a row has the same verdict and the same JSON alone and next to any other row.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from itertools import compress
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import msgspec
+from msgspec import UNSET
+
+from airflow_provider_bubblehouse.customers.blocks import Block
+from airflow_provider_bubblehouse.customers.columns import convert_column
+from airflow_provider_bubblehouse.customers.encoded import Encoded, Unencoded
+from airflow_provider_bubblehouse.customers.fields import (
+    FIELD_NAMES,
+    Field,
+    customer_fields,
+    deletion_fields,
+    in_order,
+    other_field,
+)
+from airflow_provider_bubblehouse.customers.identity import identities_of
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, printable_name
+from airflow_provider_bubblehouse.customers.layout import Layout
+from airflow_provider_bubblehouse.customers.records import blocks_of
+from airflow_provider_bubblehouse.customers.times import Calendar
+from airflow_provider_bubblehouse.customers.values import are_clean_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from airflow_provider_bubblehouse.customers.blocks import Path
+    from airflow_provider_bubblehouse.customers.encoded import Customers
+
+log = logging.getLogger(__name__)
+
+_ID, _EMAIL, _DELETED = ("id",), ("email",), ("deleted",)
+_PLANS_KEPT = 100  # of a source whose rows go on to have other fields
+_UNKNOWN_FIELDS_WARNED = 50  # names that go on and on are data in the names' place
+
+_NO_IDENTITY = "the row has neither id nor email"
+_TOO_LARGE = "the row has more bytes as JSON than max_batch_bytes allows"
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidRow:
+    """
+    A row that is not a customer.
+
+    :param number: its number in the source.
+    :param error: what is wrong with it.
+    :param record: what stands in the source.
+    """
+
+    number: int
+    error: InvalidCustomerError
+    record: object
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedChunk:
+    """
+    Some rows, sorted into customers and invalid rows.
+
+    :param count: how many rows there were.
+    :param numbers: the number in the source of each customer.
+    :param identities: the id of each customer, or else its lower-case email.
+    :param customers: returns these customers, which a pass that only validates does not need.
+    :param invalid: the other rows.
+    """
+
+    count: int
+    numbers: Sequence[int]
+    identities: Sequence[str]
+    customers: Callable[[], Customers]
+    invalid: list[InvalidRow]
+
+
+class CheckedRows(Protocol):
+    """Rows that have been converted before and are kept as JSON, such as those of a query."""
+
+    @property
+    def file(self) -> str:
+        """What is shown as the name of their file."""
+
+    def checked(self, first_number: int) -> CheckedChunk:
+        """
+        Return the rows.
+
+        :param first_number: the number of the first one in the source.
+        """
+
+
+Chunk = Block | CheckedRows
+
+
+class _Plan(NamedTuple):
+    """
+    What is done with blocks that have certain columns.
+
+    :param fields: the fields with their rules, in the order in which they are sent.
+    :param unknown: those that Customer2 is not known to have.
+    :param layout: the layout of a customer.
+    """
+
+    fields: list[tuple[Path, Field]]
+    unknown: list[Path]
+    layout: Layout
+
+
+class Converter:
+    """
+    Converts rows into customers.
+
+    :param timezone: the time zone of times without an offset, such as ``Europe/Berlin``.
+    :param deletions: whether each row names a customer to delete.
+    :param largest: how many bytes a customer may have as JSON; a larger one would make an oversized call, and is an
+        invalid row. None for any number.
+    :raises PermanentError: if there is no such time zone.
+    """
+
+    def __init__(self, *, timezone: str = "UTC", deletions: bool = False, largest: int | None = None) -> None:
+        self._calendar = Calendar(timezone)
+        self._deletions = deletions
+        self._largest = largest
+        self._other = other_field(self._calendar)
+        self._plans: dict[tuple[str, tuple[Path, ...]], _Plan] = {}
+        self._warned: set[str] = set()
+
+    def customer(self, record: object) -> dict[str, Any]:
+        """
+        Convert one record.
+
+        :param record: a mapping of fields, or another record (see ``records.record_of``).
+        :raises InvalidCustomerError: if it is not a customer.
+        """
+        (block,) = blocks_of([record])
+        checked = self.check(block, 1)
+        if checked.invalid:
+            raise checked.invalid[0].error from None
+        customer: dict[str, Any] = msgspec.json.decode(checked.customers().lines[0])
+        return customer
+
+    def check(self, chunk: Chunk, first_number: int) -> CheckedChunk:
+        """
+        Convert some rows.
+
+        :param chunk: the rows.
+        :param first_number: the number of the first one in the source.
+        """
+        return self._check(chunk, first_number) if isinstance(chunk, Block) else chunk.checked(first_number)
+
+    def _check(self, block: Block, first_number: int) -> CheckedChunk:
+        plan, faults = self._plan(block), dict(block.broken)
+        for path in plan.unknown:
+            self._warn_of_unknown(path[0], block.columns)
+        converted = {
+            path: convert_column(path, field, block, faults)
+            for path, field in plan.fields
+            if self._deletions or path not in block.canonical
+        }
+        identities = _identify(converted, block.count, faults)
+        if self._deletions:
+            _keep_identity(converted, block.count)
+        customers: Callable[[], Customers] = partial(self._customers, plan.layout, block, converted, faults)
+        if self._largest is not None and (block.bound is None or block.bound > self._largest):
+            customers = self._refuse_too_large(customers(), faults, block.count)
+        numbers: Sequence[int] = range(first_number, first_number + block.count)
+        if faults:
+            valid = _valid(faults, block.count)
+            numbers, identities = list(compress(numbers, valid)), list(compress(identities, valid))
+        invalid = [InvalidRow(first_number + place, faults[place], block.record(place)) for place in sorted(faults)]
+        return CheckedChunk(block.count, numbers, identities, customers, invalid)
+
+    def _warn_of_unknown(self, name: str, columns: Mapping[Path, Sequence[Any]]) -> None:
+        shown = printable_name(name)
+        if shown in self._warned or len(self._warned) >= _UNKNOWN_FIELDS_WARNED:
+            return
+        if any(_is_given(cell) for path, cells in columns.items() if path[0] == name for cell in cells):
+            self._warned.add(shown)
+            log.warning(
+                "Customer2 is not known to have %s; it is sent as it is. If this is another field's name, use "
+                "column_map.",
+                shown,
+            )
+
+    def _customers(
+        self, layout: Layout, block: Block, converted: Mapping[Path, Sequence[Any]], faults: Collection[int]
+    ) -> Customers:
+        valid = _valid(faults, block.count) if faults else None
+        if block.rows is not None and not self._deletions:
+            changed = {path: cells for path, cells in converted.items() if cells is not block.columns[path]}
+            return block.rows.customers(changed, valid)
+        rows = layout.rows({**block.columns, **converted}, block.count)
+        return Unencoded(rows if valid is None else list(compress(rows, valid)))
+
+    def _refuse_too_large(
+        self, customers: Customers, faults: dict[int, InvalidCustomerError], count: int
+    ) -> Callable[[], Customers]:
+        lines, largest = customers.lines, self._largest or 0
+        if max(map(len, lines), default=0) > largest:
+            for place, line in zip(compress(range(count), _valid(faults, count)), lines, strict=True):
+                if len(line) > largest:
+                    faults[place] = InvalidCustomerError(_TOO_LARGE)
+            lines = [line for line in lines if len(line) <= largest]
+        return lambda: Encoded(lines)
+
+    def _plan(self, block: Block) -> _Plan:
+        key = block.id_column, tuple(block.columns)
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= _PLANS_KEPT:
+                self._plans.clear()
+            plan = self._plans[key] = self._make_plan(*key)
+        return plan
+
+    def _make_plan(self, id_column: str, paths: tuple[Path, ...]) -> _Plan:
+        known = deletion_fields(id_column) if self._deletions else customer_fields(self._calendar, id_column)
+        sent = [path for path in in_order(paths) if path[0] in known or not self._deletions]
+        fields = [(path, self._field(path, known)) for path in sent]
+        unknown = [path for path in sent if path[0] not in FIELD_NAMES]
+        if self._deletions:
+            sent = [path for path in sent if path != _DELETED] + [_DELETED]
+        return _Plan(fields, unknown, Layout(sent))
+
+    def _field(self, path: Path, known: Mapping[str, Field]) -> Field:
+        if not are_clean_texts(path):
+            return _NO_FIELD
+        return known.get(path[0], self._other) if len(path) == 1 else self._other
+
+
+def _valid(faults: Collection[int], count: int) -> list[bool]:
+    return [place not in faults for place in range(count)]
+
+
+def _is_given(cell: object) -> bool:
+    return cell is not None and cell is not UNSET and not (type(cell) is str and not cell)
+
+
+def _refuse_name(_value: object) -> object:
+    raise InvalidCustomerError("has a name that is not UTF-8 text; save the source as UTF-8")
+
+
+_NO_FIELD = Field(None, _refuse_name, lambda _values, _clean: False, blank_is_empty=False)
+
+
+def _keep_identity(columns: dict[Path, Sequence[Any]], count: int) -> None:
+    """Leave of each row what a deletion sends: the id, or else the email, and the mark."""
+    if _ID in columns and _EMAIL in columns:
+        pairs = zip(columns[_ID], columns[_EMAIL], strict=True)
+        columns[_EMAIL] = [UNSET if identifier else email for identifier, email in pairs]
+    columns[_DELETED] = [True] * count
+
+
+def _identify(columns: dict[Path, Sequence[Any]], count: int, faults: dict[int, InvalidCustomerError]) -> Sequence[str]:
+    """Return the identity of each row. An id that is null or empty is left out."""
+    nobody = [UNSET] * count
+    identifiers = columns.get(_ID, nobody)
+    if all(identifiers):
+        return identifiers
+    if _ID in columns:
+        columns[_ID] = [identifier or UNSET for identifier in identifiers]
+    identities = identities_of(identifiers, columns.get(_EMAIL, nobody))
+    for place, identity in enumerate(identities):
+        if not identity:
+            faults.setdefault(place, InvalidCustomerError(_NO_IDENTITY))
+    return identities

@@ -1,0 +1,109 @@
+"""Customers as JSON, encoded one by one or as the list in which they are sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """
+    Customers as JSON.
+
+    :param lines: each of them.
+    """
+
+    lines: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, part: slice) -> Encoded:
+        return Encoded(self.lines[part])
+
+    def pick(self, places: Sequence[int]) -> Encoded:
+        """Return the customers in some places."""
+        return Encoded([self.lines[place] for place in places])
+
+    def joined(self) -> bytes:
+        """Return them as JSON with commas between."""
+        return b",".join(self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Unencoded:
+    """
+    Customers that are encoded as the list in which they are sent, which takes less time than one by one.
+
+    :param objects: each of them, in any form that encodes as its JSON.
+    """
+
+    objects: list[object]
+
+    @property
+    def lines(self) -> list[bytes]:
+        """Each of them as JSON."""
+        return encode_lines(self.objects)
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def __getitem__(self, part: slice) -> Unencoded:
+        return Unencoded(self.objects[part])
+
+    def pick(self, places: Sequence[int]) -> Unencoded:
+        """Return the customers in some places."""
+        return Unencoded([self.objects[place] for place in places])
+
+    def joined(self) -> bytes:
+        """Return them as JSON with commas between."""
+        return _ENCODER.encode(self.objects)[1:-1]
+
+
+@dataclass(frozen=True, slots=True)
+class AsWritten:
+    """
+    Customers that are sent as they are written in the source, which takes less time than to encode them.
+
+    :param objects: each of them, in any form that encodes as its JSON.
+    :param written: the JSON of each in the source, which may have blanks and its fields in any order.
+    """
+
+    objects: list[object]
+    written: list[bytes]
+
+    @property
+    def lines(self) -> list[bytes]:
+        """Each of them as JSON, in the form that does not depend on how it is written in the source."""
+        return encode_lines(self.objects)
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def __getitem__(self, part: slice) -> AsWritten:
+        return AsWritten(self.objects[part], self.written[part])
+
+    def pick(self, places: Sequence[int]) -> AsWritten:
+        """Return the customers in some places."""
+        return AsWritten([self.objects[place] for place in places], [self.written[place] for place in places])
+
+    def joined(self) -> bytes:
+        """Return them as JSON with commas between."""
+        return b",".join(self.written)
+
+
+Customers = Encoded | Unencoded | AsWritten
+_ENCODER = msgspec.json.Encoder()
+
+
+def encode_lines(customers: Sequence[object]) -> list[bytes]:
+    """Return each customer as JSON."""
+    lines = _ENCODER.encode_lines(customers).split(b"\n")
+    lines.pop()
+    return lines

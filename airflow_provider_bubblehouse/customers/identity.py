@@ -1,0 +1,123 @@
+"""
+Who a row is about: ``id`` and ``email``.
+
+An identity that identifies nobody makes a row invalid, because an update or a deletion of the wrong person cannot be
+undone.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from decimal import Decimal
+from itertools import repeat
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from msgspec import UNSET, UnsetType
+
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, type_name
+from airflow_provider_bubblehouse.customers.values import FIRST_HUGE_NUMBER, exact_text, unmarked, whole_number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_NULL_WORDS = frozenset({r"\n", "null", "none", "nan", "nat", "n/a", "undefined", "<na>"})
+_SHOPIFY_CUSTOMER = re.compile(r"gid://[^/]+/Customer/([^/?#]+)")
+_ZERO = re.compile(r"[-+]?0+")
+# What a spreadsheet or pandas makes of a long number. The + is required: 123e45 may be a hexadecimal id.
+_DAMAGED = re.compile(r"[-+]?[0-9]+\.0*|[-+]?[0-9]+(?:[.,][0-9]+)?[eE]\+[0-9]+")
+_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f]+")
+
+_DIGITS = string.digits.encode()
+_ID_CHARACTERS = (string.ascii_letters + string.digits + "-_").encode()
+_EMAIL_CHARACTERS = bytes(range(0x21, 0x7F)).replace(b"@", b"")
+
+
+def identifier(value: object, column: str) -> str | UnsetType:
+    """
+    Return the ``id`` of a customer, and UNSET for blanks.
+
+    :param value: what stands in the source.
+    :param column: the name of the column that it comes from, which a repeated header has as its value.
+    :raises InvalidCustomerError: if it identifies nobody.
+    """
+    if type(value) is int and 0 < value < FIRST_HUGE_NUMBER:
+        return str(value)
+    text = unmarked(_as_text(value).strip())
+    if not text:
+        return UNSET
+    if text.startswith("gid://"):
+        match = _SHOPIFY_CUSTOMER.fullmatch(text)
+        if match is None:
+            raise InvalidCustomerError("is a gid:// of something other than a Customer")
+        text = match[1]
+    if text.lower() in _NULL_WORDS:
+        raise InvalidCustomerError("is a word for a missing value; leave the cell empty")
+    if _ZERO.fullmatch(text):
+        raise InvalidCustomerError("is 0, which shop systems give to guests")
+    if _DAMAGED.fullmatch(text):
+        raise InvalidCustomerError("is damaged by a spreadsheet or by pandas; export the column as text")
+    if text in (column, "id"):
+        raise InvalidCustomerError("is the name of its column; the row repeats the header")
+    return text
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, str):
+        return exact_text(value)
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        number = whole_number(value)
+        if number is not None:
+            return str(number)
+    raise InvalidCustomerError(f"must be text or a whole number, not {type_name(value)}")
+
+
+def are_identifiers(identifiers: Sequence[str], column: str) -> bool:
+    """Say whether ``identifier`` returns all of these as they are; it may say no although it would."""
+    joined = "".join(identifiers).encode()
+    if not joined.translate(None, _DIGITS) and not column.isdigit():
+        return min(identifiers) >= "1" or all(map(str.strip, identifiers, repeat("0")))
+    # Without any other character nothing has to be removed, and no number has a point or an exponent.
+    return (
+        not joined.translate(None, _ID_CHARACTERS)
+        and all(map(str.strip, identifiers, repeat("-0")))
+        and _NULL_WORDS.isdisjoint(map(str.lower, identifiers))
+        and {column, "id"}.isdisjoint(identifiers)
+    )
+
+
+def email_address(value: object) -> str:
+    """
+    Return an email without the blanks around it.
+
+    :raises InvalidCustomerError: if it is not two parts around one ``@``.
+    """
+    text = exact_text(value).strip()
+    if text and not _EMAIL.fullmatch(text):
+        raise InvalidCustomerError("must be an address with one @ and without blanks")
+    return text
+
+
+def are_email_addresses(emails: Sequence[str]) -> bool:
+    """Say whether ``email_address`` returns all of these as they are; it may say no although it would."""
+    lines = "\n".join(emails).encode()
+    # Each has an @, and no other character that may not be there; and neither begins nor ends with it.
+    return lines.translate(None, _EMAIL_CHARACTERS) == b"@\n" * (
+        len(emails) - 1
+    ) + b"@" and b"@@" not in b"@%b@" % lines.replace(b"\n", b"@")
+
+
+def identities_of(identifiers: Sequence[str | UnsetType | None], emails: Sequence[str | UnsetType | None]) -> list[str]:
+    """
+    Return for each customer the id, or else the lower-case email, and an empty text if it has neither.
+
+    :param identifiers: the converted ids.
+    :param emails: as many converted emails.
+    """
+    return [
+        identifier or (email.lower() if email else "")  # the same person in whatever case
+        for identifier, email in zip(identifiers, emails, strict=True)
+    ]

@@ -1,0 +1,134 @@
+"""Rows as Python objects become blocks, whatever type of record they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from itertools import chain
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import UNSET
+
+from airflow_provider_bubblehouse.customers.blocks import Block, Path
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, type_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# A block has a cell for every field of any of its rows; if too many are empty, it is cut in two.
+_CELLS_PER_VALUE = 4
+_FEW_CELLS = 1000
+
+_NO_NAME = "the row has a field whose name is not text"
+
+
+def record_of(row: object) -> dict[Any, Any]:
+    """
+    Return a row as a dict: a mapping, a dataclass, an attrs class, a msgspec Struct, or an object with ``model_dump()``
+    (pydantic) or ``_asdict()`` (a named tuple).
+
+    :raises InvalidCustomerError: if it is anything else.
+    """
+    if isinstance(row, InvalidCustomerError):  # what the source could not read
+        raise row
+    try:
+        record = _as_dict(row)
+    except Exception:  # noqa: BLE001  an object may raise anything
+        raise InvalidCustomerError(f"the row cannot be read: it is a {type_name(row)}", record=row) from None
+    if record is None:
+        what = "bytes; decode it first" if isinstance(row, bytes | bytearray | memoryview) else type_name(row)
+        raise InvalidCustomerError(f"the row is not an object with the fields of a customer, but {what}", record=row)
+    return record
+
+
+def _as_dict(row: Any) -> dict[Any, Any] | None:
+    if isinstance(row, Mapping):
+        return dict(row)
+    if isinstance(row, msgspec.Struct):
+        names = zip(row.__struct_encode_fields__, row.__struct_fields__, strict=True)
+        return {name: getattr(row, attribute) for name, attribute in names}
+    kind = type(row)
+    if dataclasses.is_dataclass(kind):
+        return {field.name: getattr(row, field.name) for field in dataclasses.fields(kind)}
+    if hasattr(kind, "__attrs_attrs__"):
+        return {field.name: getattr(row, field.name) for field in kind.__attrs_attrs__}
+    for method in ("model_dump", "_asdict"):
+        if callable(getattr(kind, method, None)):
+            return dict(getattr(row, method)())
+    return None
+
+
+def blocks_of(
+    rows: Sequence[object], *, file: str = "", columns: Mapping[str, Path] | None = None, **options: Any
+) -> Iterator[Block]:
+    """
+    Yield rows as blocks, in their order.
+
+    :param rows: some rows.
+    :param file: the name of their file.
+    :param columns: which of their fields are sent as which field of a customer, None for each under its own name.
+    :param options: further parameters of ``Block``.
+    """
+    broken: dict[int, InvalidCustomerError] = {}
+    records: list[Any] = list(rows)
+    if not set(map(type, records)) <= {dict}:
+        records = [_record(place, row, broken) for place, row in enumerate(records)]
+    if columns is not None:
+        cells = {path: _cells(records, column) for column, path in columns.items()}
+        yield Block(file=file, count=len(records), columns=cells, broken=broken, **options)
+    elif rows:
+        yield from _blocks_by_own_names(records, broken, file, options)
+
+
+def _record(place: int, row: object, broken: dict[int, InvalidCustomerError]) -> dict[Any, Any]:
+    try:
+        return record_of(row)
+    except InvalidCustomerError as error:
+        broken[place] = error
+        return {}
+
+
+def _blocks_by_own_names(
+    records: list[dict[Any, Any]], broken: dict[int, InvalidCustomerError], file: str, options: dict[str, Any]
+) -> Iterator[Block]:
+    sizes = set(map(len, records))
+    names = list(records[0])
+    uniform = len(sizes) == 1
+    columns: dict[Path, Sequence[Any]] = {}
+    if uniform and set(map(type, names)) <= {str}:
+        try:
+            columns = {(name,): list(map(itemgetter(name), records)) for name in names}
+        except KeyError:
+            uniform = False
+    if not uniform or set(map(type, names)) - {str}:
+        records = [_with_text_names(place, record, broken) for place, record in enumerate(records)]
+        names = list(dict.fromkeys(chain.from_iterable(records)))
+        count = len(records)
+        if count > 1 and len(names) * count > max(_FEW_CELLS, _CELLS_PER_VALUE * sum(map(len, records))):
+            half = count // 2
+            later = {place - half: error for place, error in broken.items() if place >= half}
+            yield from _blocks_by_own_names(
+                records[:half], {p: e for p, e in broken.items() if p < half}, file, options
+            )
+            yield from _blocks_by_own_names(records[half:], later, file, options)
+            return
+        columns = {(name,): _cells(records, name) for name in names}
+    yield Block(file=file, count=len(records), columns=columns, broken=broken, **options)
+
+
+def _with_text_names(place: int, record: dict[Any, Any], broken: dict[int, InvalidCustomerError]) -> dict[str, Any]:
+    if set(map(type, record)) <= {str}:
+        return record
+    if not all(isinstance(name, str) for name in record):
+        broken[place] = InvalidCustomerError(_NO_NAME, record=record)
+        return {}
+    return {str.__str__(name): value for name, value in record.items()}
+
+
+def _cells(records: Sequence[dict[Any, Any]], column: str) -> list[Any]:
+    try:
+        return list(map(itemgetter(column), records))
+    except KeyError:
+        return [record.get(column, UNSET) for record in records]

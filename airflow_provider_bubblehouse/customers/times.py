@@ -1,0 +1,174 @@
+"""Times and dates, in the one spelling that every reader of RFC 3339 knows (…/apidocs/calling/values)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, type_name
+from airflow_provider_bubblehouse.customers.values import exact_text, unmarked
+from airflow_provider_bubblehouse.errors import PermanentError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_HOUR, _SIXTY = r"(?:[01][0-9]|2[0-3])", r"[0-5][0-9]"
+_DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_OFFSET = rf"\s*(?:([Zz]|UTC|utc)|([+-]{_HOUR})(?::?({_SIXTY}))?)?"
+_CANONICAL_TIME = re.compile(rf"{_DAY}T{_HOUR}:{_SIXTY}:{_SIXTY}(?:\.[0-9]+)?(?:Z|[+-]{_HOUR}:{_SIXTY})")
+_LOCAL_TIME = re.compile(rf"{_DAY}[ Tt]{_HOUR}:{_SIXTY}:{_SIXTY}")
+_TIME = re.compile(rf"({_DAY})(?:[ Tt]({_HOUR}:{_SIXTY})(?:(:{_SIXTY})(\.[0-9]+)?)?{_OFFSET})?")
+_DATE = re.compile(rf"({_DAY})(?:[ Tt]00:00(?::00(?:\.0+)?)?{_OFFSET})?")
+_LEAP_YEAR = "2000"  # stands in for the unknown year of a birthday, so that 29 February is a day
+_NO_YEAR = "0000"
+
+_NOT_A_TIME = "must be a time such as 2026-01-31T12:00:00+01:00"
+_NOT_A_DATE = "must be a date such as 2026-01-31"
+_NOT_OF_CALENDAR = "is not in the calendar"
+
+
+class Calendar:
+    """
+    The rules for times and dates.
+
+    :param timezone: the time zone of times without an offset, such as ``Europe/Berlin``.
+    :raises PermanentError: if there is no such time zone.
+    """
+
+    def __init__(self, timezone: str) -> None:
+        try:
+            self._zone = ZoneInfo(timezone)
+        except (ValueError, KeyError, OSError, TypeError, AttributeError):
+            raise PermanentError("timezone must be the name of a time zone such as Europe/Berlin.") from None
+        self._offsets = _OffsetTexts()
+
+    def time(self, value: object) -> str:
+        """Return a time in RFC 3339. A date alone is its midnight; a time without an offset is in the time zone."""
+        try:
+            if type(value) is str and _LOCAL_TIME.fullmatch(value):  # what databases write, so it has to be quick
+                return self._local(value[:10], value[11:], "")
+            if isinstance(value, dt.datetime):
+                return self._of_datetime(value)
+            if isinstance(value, dt.date):
+                value = dt.date.isoformat(value)
+            return self._of_text(_text(value, _NOT_A_TIME))
+        except OverflowError:  # at an end of the calendar, such as 0001-01-01, which stands for none
+            raise InvalidCustomerError(_NOT_OF_CALENDAR) from None
+
+    def time_of_change(self, value: object) -> str:
+        """Return the time of a change, which a date alone does not say."""
+        if isinstance(value, str):
+            has_time = not re.fullmatch(_DAY, unmarked(value.strip()))
+        else:
+            has_time = isinstance(value, dt.datetime)
+        if not has_time:
+            raise InvalidCustomerError(_NOT_A_TIME)
+        return self.time(value)
+
+    def _of_text(self, text: str) -> str:
+        match = _TIME.fullmatch(text)
+        if match is None:
+            raise InvalidCustomerError(_NOT_A_TIME)
+        day, minutes, seconds, fraction, utc, hours, rest = match.groups("")
+        if not (utc or hours):
+            return self._local(day, (minutes or "00:00") + (seconds or ":00"), fraction)
+        _require_day(day)
+        return f"{day}T{minutes}{seconds or ':00'}{fraction}" + ("Z" if utc else f"{hours}:{rest or '00'}")
+
+    def _local(self, day: str, time: str, fraction: str) -> str:
+        """Return a time of the time zone; in a gap or a fold as with ``fold=0``."""
+        try:
+            moment = dt.datetime.fromisoformat(f"{day} {time}")
+        except ValueError:
+            raise InvalidCustomerError(_NOT_OF_CALENDAR) from None
+        offset = self._zone.utcoffset(moment)
+        if spelled := self._offsets[offset]:
+            return f"{day}T{time}{fraction}{spelled}"
+        return f"{(moment - (offset or dt.timedelta())).isoformat()}{fraction}+00:00"
+
+    def _of_datetime(self, value: dt.datetime) -> str:
+        try:
+            offset = self._zone.utcoffset(value) if value.tzinfo is None else value.utcoffset()
+            local = value.replace(tzinfo=None)
+            if text := self._offsets[offset]:
+                spelled = local.isoformat() + text
+            else:
+                spelled = (local - (offset or dt.timedelta())).isoformat() + "+00:00"
+        except (ValueError, OverflowError):
+            raise InvalidCustomerError(_NOT_OF_CALENDAR) from None
+        if not _CANONICAL_TIME.fullmatch(spelled):  # a subclass that is not a time, such as pandas' NaT
+            raise InvalidCustomerError(f"{_NOT_A_TIME}, not {type_name(value)}")
+        return spelled
+
+    def date(self, value: object) -> str:
+        """Return a date, also of a midnight."""
+        if isinstance(value, dt.datetime):
+            value = value.isoformat(" ")
+        elif isinstance(value, dt.date):
+            return dt.date.isoformat(value)
+        match = _DATE.fullmatch(_text(value, _NOT_A_DATE))
+        if match is None:
+            raise InvalidCustomerError(_NOT_A_DATE)
+        _require_day(match[1])
+        return match[1]
+
+    def birthday(self, value: object) -> str:
+        """Return a date that may lack its year: ``0000-12-09``."""
+        if isinstance(value, str):
+            text = unmarked(value.strip())
+            if text.startswith(_NO_YEAR):
+                return _NO_YEAR + self.date(_LEAP_YEAR + text[len(_NO_YEAR) :])[len(_NO_YEAR) :]
+        return self.date(value)
+
+
+class _OffsetTexts(dict[dt.timedelta | None, str]):
+    """Offsets as RFC 3339 writes them, empty for one that it cannot write, such as a local mean time's."""
+
+    def __missing__(self, offset: dt.timedelta | None) -> str:
+        text = ""
+        if offset is not None and not offset.total_seconds() % 60:
+            minutes = int(offset.total_seconds()) // 60
+            text = f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
+        self[offset] = text
+        return text
+
+
+def are_times(times: Sequence[str]) -> bool:
+    """Say whether texts are times with an offset, spelled as ``Calendar.time`` returns them."""
+    try:
+        msgspec.convert(times, _MOMENTS)
+    except msgspec.ValidationError:
+        return False
+    spelled = "".join(times)  # other spellings have a blank, a small letter, or no colon in the offset
+    if " " in spelled or "t" in spelled or "z" in spelled:
+        return False
+    return spelled.count(":") == 3 * len(times) - spelled.count("Z")
+
+
+def are_dates(dates: Sequence[str]) -> bool:
+    """Say whether texts are dates, spelled as ``Calendar.date`` returns them."""
+    try:
+        msgspec.convert(dates, list[dt.date])
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+_MOMENTS = list[Annotated[dt.datetime, msgspec.Meta(tz=True)]]
+
+
+def _text(value: Any, otherwise: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidCustomerError(f"{otherwise}, not {type_name(value)}")
+    return unmarked(exact_text(value).strip())
+
+
+def _require_day(day: str) -> None:
+    try:
+        dt.date.fromisoformat(day)
+    except ValueError:
+        raise InvalidCustomerError(_NOT_OF_CALENDAR) from None
