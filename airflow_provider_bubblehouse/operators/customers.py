@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
 from airflow_provider_bubblehouse.airflow_compat import BaseOperator
 from airflow_provider_bubblehouse.api.details import from_json
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.airflow_compat import Context, ObjectStoragePath
     from airflow_provider_bubblehouse.api.connection import ShopConnection
     from airflow_provider_bubblehouse.customers.converter import Converter
+    from airflow_provider_bubblehouse.ledger.changes import Changes
     from airflow_provider_bubblehouse.lineage import Lineage
     from airflow_provider_bubblehouse.operators.query import Query
+    from airflow_provider_bubblehouse.push.plan import Plan
     from airflow_provider_bubblehouse.push.push import Push, Resume
     from airflow_provider_bubblehouse.push.rejected import RejectedRows
     from airflow_provider_bubblehouse.sources.columns import ColumnMap
@@ -49,7 +53,8 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.sources.source import Source
 
 DEFAULT_BATCH_SIZE = 500  # half of what the API recommends at most for orders, the only number it names
-DEFAULT_MAX_ATTEMPTS = 5
+DEFAULT_MAX_ATTEMPTS = 10  # with 20 % faults, 5 exhaust one batch in 3,000, and each of them fails a try of the task
+DEFAULT_LEDGER_DAYS = 30
 DEFAULT_MAX_ATTEMPT_SECONDS = 300.0  # a longer outage is for the task's own retries, which hold no worker slot
 
 
@@ -57,6 +62,8 @@ DEFAULT_MAX_ATTEMPT_SECONDS = 300.0  # a longer outage is for the task's own ret
 _FIELD_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "bubblehouse_conn_id": ((str,), "text"),
     "customers": ((Sequence,), "a list of objects, one for each customer"),
+    "ledger_path": ((os.PathLike,), "text or a path"),
+    "max_customers": ((int,), "a whole number"),
     "path": ((os.PathLike,), "text or a path"),
     "rejected_path": ((os.PathLike,), "text or a path"),
     "sql": ((str,), "text"),
@@ -190,12 +197,19 @@ class _SourceOperator(BaseOperator):
 class _CustomersOperator(_SourceOperator):
     """What updating and deleting share: how customers travel to the API."""
 
-    template_fields: Sequence[str] = ("bubblehouse_conn_id", *_SourceOperator.template_fields, "rejected_path")
+    template_fields: Sequence[str] = (
+        "bubblehouse_conn_id",
+        *_SourceOperator.template_fields,
+        "rejected_path",
+        "ledger_path",
+    )
     ui_color = "#e8e1f5"
     timezone = "UTC"
     on_invalid = "fail"
     max_customers: int | None = None
+    max_invalid: float | None = None
     debug = False
+    deletes: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -209,14 +223,14 @@ class _CustomersOperator(_SourceOperator):
         rate_limit_wait: float = 0,
         on_rejected: str = "stop",
         rejected_path: str | os.PathLike[str] | ObjectStoragePath | None = None,
+        min_customers: int | None = None,
+        ledger_path: str | os.PathLike[str] | ObjectStoragePath | None = None,
+        ledger_days: int = DEFAULT_LEDGER_DAYS,
         resume: bool = True,
         dry_run: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_choice("on_rejected", on_rejected, ("stop", "continue"))
-        check_flag("resume", resume)
-        check_flag("dry_run", dry_run)
         self.bubblehouse_conn_id = bubblehouse_conn_id
         self.batch_size = batch_size
         self.max_batch_bytes = max_batch_bytes
@@ -226,21 +240,30 @@ class _CustomersOperator(_SourceOperator):
         self.rate_limit_wait = rate_limit_wait
         self.on_rejected = on_rejected
         self.rejected_path = rejected_path
+        self.min_customers = min_customers
+        self.ledger_path = ledger_path
+        self.ledger_days = ledger_days
         self.resume = resume
+        check_flag("dry_run", dry_run)
         self.sends = not dry_run  # under its own name it would hide BaseOperator.dry_run, which the CLI calls
         self._push: Push | None = None
         self._output: str | None = None  # the URI of the asset that is written
         self._lineage: Lineage | None = None
-        self._check_numbers()
+        self._check_parameters()
         self._check_template_fields(["bubblehouse_conn_id"])
 
-    def _check_numbers(self) -> None:
+    def _check_parameters(self) -> None:
+        check_choice("on_rejected", self.on_rejected, ("stop", "continue"))
+        check_flag("resume", self.resume)
         check_integer("batch_size", self.batch_size, least=1)
         check_integer("max_batch_bytes", self.max_batch_bytes, least=1024)
         check_integer("in_flight", self.in_flight, least=1)
         check_integer("max_attempts", self.max_attempts, least=1)
         check_number("max_attempt_seconds", self.max_attempt_seconds, least=0)
         check_number("rate_limit_wait", self.rate_limit_wait, least=0)
+        check_integer("ledger_days", self.ledger_days, least=1)
+        if self.min_customers is not None:
+            check_integer("min_customers", self.min_customers, least=1)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the rows and return the summary, which goes to XCom."""
@@ -295,7 +318,6 @@ class _CustomersOperator(_SourceOperator):
         from airflow_provider_bubblehouse.airflow_compat import Stats
         from airflow_provider_bubblehouse.api.client import Client
         from airflow_provider_bubblehouse.operators.supervision import orphan_check
-        from airflow_provider_bubblehouse.push.plan import Plan
         from airflow_provider_bubblehouse.push.push import Push
         from airflow_provider_bubblehouse.push.report import Report
 
@@ -304,26 +326,56 @@ class _CustomersOperator(_SourceOperator):
         self._output = hook.customers_uri if self.sends else None
         converter = self._converter()
         return Push(
-            plan=Plan(
-                batch_size=self.batch_size,
-                max_batch_bytes=self.max_batch_bytes,
-                in_flight=self.in_flight,
-                max_attempts=self.max_attempts,
-                max_attempt_seconds=self.max_attempt_seconds,
-                rate_limit_wait=self.rate_limit_wait,
-                max_calls_per_second=None if connection is None else connection.max_calls_per_second,
-                skip_invalid=self.on_invalid == "skip",
-                continue_after_rejection=self.on_rejected == "continue",
-                max_customers=self.max_customers,
-                debug=self.debug,
-            ),
+            plan=self._plan(connection),
             source=self._source(converter),
             converter=converter,
             connect=None if connection is None else lambda: Client(connection),
             resume=None if connection is None else self._resume(context, connection),
             rejected_rows=self._rejected_rows(context),
+            changes=None if connection is None else self._changes(context, connection),
             report=Report(count=Stats.incr),
             is_orphan=orphan_check(context),
+        )
+
+    def _plan(self, connection: ShopConnection | None) -> Plan:
+        from airflow_provider_bubblehouse.push.plan import Plan
+
+        return Plan(
+            batch_size=self.batch_size,
+            max_batch_bytes=self.max_batch_bytes,
+            in_flight=self.in_flight,
+            max_attempts=self.max_attempts,
+            max_attempt_seconds=self.max_attempt_seconds,
+            rate_limit_wait=self.rate_limit_wait,
+            max_calls_per_second=None if connection is None else connection.max_calls_per_second,
+            skip_invalid=self.on_invalid == "skip",
+            continue_after_rejection=self.on_rejected == "continue",
+            min_customers=self.min_customers,
+            max_customers=self.max_customers,
+            max_invalid=self.max_invalid,
+            debug=self.debug,
+        )
+
+    def _changes(self, context: Context, connection: ShopConnection) -> Changes | None:
+        """Return what decides which rows have changed; None to send all."""
+        if self.ledger_path is None:
+            return None
+        from airflow_provider_bubblehouse.ledger.changes import Changes
+        from airflow_provider_bubblehouse.ledger.folder import LedgerFolder
+
+        ti = context.get("ti")
+        if ti is not None and ti.map_index is not None and ti.map_index >= 0:
+            raise BubblehousePermanentError(
+                "One task at a time uses a ledger, so a mapped task cannot have ledger_path. Give each shard a task "
+                "and a ledger of its own."
+            )
+        location = _location(self.ledger_path)
+        shop = f"{urlsplit(connection.base_url).netloc}/{connection.shop}"
+        return Changes(
+            LedgerFolder(_filesystem(location), f"{location.path.rstrip('/')}/{shop}"),
+            days=self.ledger_days,
+            today=datetime.now(UTC).toordinal(),
+            deletes=self.deletes,
         )
 
     @abstractmethod
@@ -373,9 +425,10 @@ class UpdateCustomersOperator(_CustomersOperator):
     (https://app.bubblehouse.com/apidocs/apis/order/UpdateCustomers3). A 5xx or a network error is tried again inside
     the task and then by the task's ``retries``; a 4xx fails the task at once, without a retry.
 
-    The result is a summary without any row: ``read``, ``invalid``, ``accepted``, ``rejected``, ``unsent`` (``read`` is
-    the sum of the other four, over all tries), ``resumed_at`` (rows that earlier tries had settled), of this try
-    ``batches``, ``calls``, ``retries``, ``seconds``, and the folder ``rejected_path`` if rows were written there.
+    The result is a summary without any row: ``read``, ``invalid``, ``unchanged``, ``accepted``, ``rejected``,
+    ``unsent`` (``read`` is the sum of the other five, over all tries), ``resumed_at`` (rows that earlier tries had
+    completed), of this try ``batches``, ``calls``, ``retries``, ``seconds``, and the folder ``rejected_path`` if rows
+    were written there.
 
     :param customers: the rows: a list of dicts with the fields of Customer2, an XComArg that gives one, or a template
         that renders to it as JSON. A literal list becomes part of the serialized DAG, with all it holds: for demos
@@ -411,11 +464,19 @@ class UpdateCustomersOperator(_CustomersOperator):
     :param rejected_path: a folder, local or in an object store, for the rows of refused batches and for invalid rows,
         which are personal data: files ``{dag_id}/{run_id}/{task_id}/{map_index}/{first row}.jsonl``. Mended, they
         are pushed with ``file_format="rejected"``. (templated)
+    :param min_customers: refuse a source with fewer rows before the first call: an export that was cut off.
+    :param ledger_path: a folder, local or in an object store, that remembers what Bubblehouse last accepted of each
+        customer, as hashes: only what has changed is sent, and the rest is counted as ``unchanged``. One task at a time
+        uses it; deletions need the same one. (templated)
+    :param ledger_days: after how many days at most a customer is sent again, changed or not: others write to
+        Bubblehouse, too, and an accepted call may fail later.
     :param resume: go on after the rows that earlier tries of this task settled, as long as source and parameters are
         the same; Airflow keeps the progress from 3.3 on. Also a task that is cleared goes on so, and one whose source
         was refused still fails: False starts over.
     :param on_invalid: ``fail`` validates the whole source before the first call and refuses it whole if a row is
         invalid; ``skip`` sends the others and reports the invalid rows.
+    :param max_invalid: with ``skip``, refuse a source with more invalid rows before the first call: a count, or a share
+        of all rows if it is below 1. The source is then read twice.
     :param debug: have the API process at once and refuse the call on any warning. For development only: the connection
         must have ``allow_debug``, the source at most one batch.
     :param dry_run: read, validate and cut batches, but call nothing; no connection is needed.
@@ -424,9 +485,21 @@ class UpdateCustomersOperator(_CustomersOperator):
     :raises BubblehousePermanentError: for anything else that a retry cannot help.
     """
 
-    def __init__(self, *, timezone: str = "UTC", on_invalid: str = "fail", debug: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        timezone: str = "UTC",
+        on_invalid: str = "fail",
+        max_invalid: float | None = None,
+        debug: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_choice("on_invalid", on_invalid, ("fail", "skip"))
+        if max_invalid is not None:
+            check_number("max_invalid", max_invalid, least=0)
+            if on_invalid != "skip":
+                raise BubblehousePermanentError("max_invalid needs on_invalid='skip'; otherwise no row may be invalid.")
         check_flag("debug", debug)
         if debug and self.in_flight > 1:
             raise BubblehousePermanentError("debug sends one batch at most, so in_flight must be 1.")
@@ -434,6 +507,7 @@ class UpdateCustomersOperator(_CustomersOperator):
         Calendar(timezone)  # raises if there is no such time zone
         self.timezone = timezone
         self.on_invalid = on_invalid
+        self.max_invalid = max_invalid
         self.debug = debug
 
     def _converter(self) -> Converter:
@@ -452,13 +526,24 @@ class DeleteCustomersOperator(_CustomersOperator):
     named here are those of ``UpdateCustomersOperator``.
 
     :param max_customers: a source with more rows is refused before anything is sent: deletion is not undone by the
-        next run, so say how many you mean.
+        next run, so say how many you mean. (templated)
     """
+
+    template_fields: Sequence[str] = (*_CustomersOperator.template_fields, "max_customers")
+    deletes = True
 
     def __init__(self, *, max_customers: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_integer("max_customers", max_customers, least=1)
         self.max_customers = max_customers
+        if isinstance(max_customers, bool | int | float):
+            check_integer("max_customers", max_customers, least=1)
+        self._check_template_fields(["max_customers"])
+
+    def _plan(self, connection: ShopConnection | None) -> Plan:
+        if isinstance(self.max_customers, str) and self.max_customers.strip().isdecimal():
+            self.max_customers = int(self.max_customers)  # a template renders to text
+        check_integer("max_customers", self.max_customers, least=1)
+        return super()._plan(connection)
 
     def _converter(self) -> Converter:
         from airflow_provider_bubblehouse.customers.converter import Converter

@@ -34,11 +34,10 @@ def local(folder: Path) -> LedgerFolder:
 
 
 def prepared(folder: LedgerFolder, *, store=None, today: int = TODAY, kind=UpdateCustomersOperator, **options):
-    """Return a push with a ledger, which the operator would make of its ledger_path."""
+    """Return a push with a ledger on a day, as the operator makes it of its ledger_path."""
     operator = kind(task_id="push", batch_size=options.pop("batch_size", 10), **options)
     push = operator._prepare({} if store is None else {"task_state_store": store})
-    changes = Changes(folder, days=DAYS, today=today, deletes=kind is DeleteCustomersOperator)
-    push.changes = push._loop._changes = changes
+    push.changes = push._loop._changes = Changes(folder, days=DAYS, today=today, deletes=kind.deletes)
     return push
 
 
@@ -262,7 +261,7 @@ def test_a_push_that_sends_nothing_writes_nothing(sandbox, folder):
 
 def test_two_ledgers_are_left(sandbox, any_folder):
     folder = any_folder
-    for number in range(5):
+    for number in range(1, 6):
         push(folder, customers=[{"id": str(number)}])
     assert folder.numbers() == [4, 5]
 
@@ -368,12 +367,12 @@ def test_under_chaos_every_successful_push_leaves_the_last_value_of_every_custom
     monkeypatch.setattr("airflow_provider_bubblehouse.sources.records.CHUNK_ROWS", 5)  # rows are read as they are sent
     chosen = random.Random(seed)
     folder = local(tmp_path / "ledger")
-    rows = {number: chosen.randrange(3) for number in range(60)}
+    rows = {number: chosen.randrange(3) for number in range(1, 61)}
     truth_checked = 0
     for day in range(25):
-        for number in chosen.sample(range(60), 12):
+        for number in chosen.sample(range(1, 61), 12):
             rows[number] = chosen.randrange(3)  # which changes back often
-        order = [*rows.items(), *((n, chosen.randrange(3)) for n in chosen.sample(range(60), 5))]
+        order = [*rows.items(), *((n, chosen.randrange(3)) for n in chosen.sample(range(1, 61), 5))]
         rows |= dict(order[60:])  # later rows of the same customers
         customers = [{"id": str(number), "first_name": f"v{value}"} for number, value in order]
         sandbox.rates({"400": 0.04, "503": 0.06, "reset,processed": 0.06, "reset": 0.03}, seed=seed * 100 + day)
@@ -417,3 +416,25 @@ def test_no_value_of_a_customer_is_in_the_ledger(sandbox, folder, tmp_path):
     for file in (tmp_path / "ledger").rglob("*"):
         assert file.is_dir() or b"sentinel" not in file.read_bytes()
     assert json.dumps(folder.url)
+
+
+def test_the_operator_has_a_ledger_for_each_shop(sandbox, tmp_path):
+    def push(customers, kind=UpdateCustomersOperator, **options):
+        return kind(task_id="push", customers=customers, ledger_path=tmp_path / "ledger", **options).execute({})
+
+    assert push(people(3))["accepted"] == 3
+    assert push(people(3))["unchanged"] == 3
+    (folder,) = {file.parent for file in (tmp_path / "ledger").rglob("*.sqlite")}
+    host, shop = folder.relative_to(tmp_path / "ledger").parts
+    assert host.startswith("127.0.0.1")
+    assert shop == sandbox.shop
+    assert push([{"id": "2"}], DeleteCustomersOperator, max_customers=1)["accepted"] == 1
+    assert push(people(3))["accepted"] == 1
+
+
+def test_a_dry_run_leaves_the_ledger_alone(sandbox, tmp_path):
+    operator = UpdateCustomersOperator(
+        task_id="push", customers=people(3), ledger_path=tmp_path / "ledger", dry_run=True
+    )
+    assert operator.execute({})["unchanged"] == 0
+    assert not (tmp_path / "ledger").exists()
