@@ -351,11 +351,13 @@ def test_whatever_a_call_that_is_cut_off_raises_the_push_ends_with_its_own_error
 
 
 def test_no_thread_outlives_a_push_that_was_cut_off(sandbox):
+    others = set(threading.enumerate())
     sandbox.script("delay=60")
     started = Started(customers=people(3))
     wait_until(lambda: sandbox.calls)
     started.kill()
-    wait_until(lambda: not any(other.name.startswith("bubblehouse-lane") for other in threading.enumerate()))
+    own = set(threading.enumerate()) - others
+    wait_until(lambda: not any(thread.is_alive() for thread in own if thread.name.startswith("bubblehouse-lane")))
 
 
 def test_a_name_look_up_that_hangs_does_not_keep_the_push_from_ending(sandbox, monkeypatch):
