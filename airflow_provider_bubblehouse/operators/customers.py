@@ -63,7 +63,6 @@ _FIELD_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "bubblehouse_conn_id": ((str,), "text"),
     "customers": ((Sequence,), "a list of objects, one for each customer"),
     "ledger_path": ((os.PathLike,), "text or a path"),
-    "max_customers": ((int,), "a whole number"),
     "path": ((os.PathLike,), "text or a path"),
     "rejected_path": ((os.PathLike,), "text or a path"),
     "sql": ((str,), "text"),
@@ -535,9 +534,9 @@ class DeleteCustomersOperator(_CustomersOperator):
     def __init__(self, *, max_customers: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.max_customers = max_customers
-        if isinstance(max_customers, bool | int | float):
+        is_template = isinstance(max_customers, str) and "{" in max_customers
+        if not is_template and not hasattr(max_customers, "resolve"):  # as an XComArg has
             check_integer("max_customers", max_customers, least=1)
-        self._check_template_fields(["max_customers"])
 
     def _plan(self, connection: ShopConnection | None) -> Plan:
         if isinstance(self.max_customers, str) and self.max_customers.strip().isdecimal():

@@ -82,7 +82,8 @@ def test_other_limits_start_over(sandbox, no_waits, change):
 
 
 def delete(max_customers, rows=3, context=None):
-    operator = DeleteCustomersOperator(task_id="delete", customers=people(rows), max_customers=max_customers)
+    operator = DeleteCustomersOperator(task_id="delete", customers=people(rows), max_customers="{{ params.limit }}")
+    operator.max_customers = max_customers  # as Airflow does when it renders the template
     return operator.execute(context or {})
 
 
@@ -98,7 +99,7 @@ def test_a_limit_that_renders_to_no_number_fails_before_anything_is_sent(sandbox
     assert sandbox.calls == []
 
 
-@pytest.mark.parametrize("limit", [0, 2.5, True, None, [3]])
+@pytest.mark.parametrize("limit", [0, 2.5, True, None, [3], "3"])
 def test_a_limit_that_cannot_work_fails_when_the_dag_is_parsed(limit):
     with pytest.raises(BubblehousePermanentError, match="max_customers must be a whole number"):
         _ = DeleteCustomersOperator(task_id="delete", customers=[], max_customers=limit)

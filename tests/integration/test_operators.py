@@ -510,7 +510,7 @@ def test_a_transient_error_without_a_try_left_says_how_to_have_it_retried(sandbo
         max_tries = 2
 
     TaskInstance.try_number = try_number
-    sandbox.script(*["503"] * 5)
+    sandbox.script(*["503"] * 10)
     with pytest.raises(BubblehouseTransientError) as caught:
         UpdateCustomersOperator(task_id="push", customers=people(1)).execute({"ti": TaskInstance()})
     assert ("set retries= to have this retried" in str(caught.value)) is told

@@ -27,6 +27,8 @@ from pushes import (
 )
 
 from airflow_provider_bubblehouse.airflow_compat import AirflowTaskTimeout
+from airflow_provider_bubblehouse.customers.converter import Converter, InvalidRow
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
     BubblehouseRejectedError,
@@ -36,7 +38,7 @@ from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOper
 from airflow_provider_bubblehouse.push import loop, saver
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
 
-RULES = "airflow_provider_bubblehouse.api.customers"
+RULES = "airflow_provider_bubblehouse.customers"
 
 
 @pytest.fixture
@@ -490,21 +492,26 @@ def test_a_rejection_from_before_there_was_a_folder_does_not_claim_to_be_written
 
 def refuse(monkeypatch, *ids: str) -> None:
     """Make rows with these ids invalid, as a rule of another version might."""
-    from airflow_provider_bubblehouse.api.customers import CustomerNormaliser, InvalidCustomerError
+    check = Converter.check
 
-    normalise = CustomerNormaliser.normalise
+    def strict_check(self, chunk, first_number):
+        checked = check(self, chunk, first_number)
+        places = [place for place, identity in enumerate(checked.identities) if identity not in ids]
+        refused = [
+            number for number, identity in zip(checked.numbers, checked.identities, strict=True) if identity in ids
+        ]
+        customers = checked.customers().pick(places)
+        return replace(
+            checked,
+            numbers=[checked.numbers[place] for place in places],
+            identities=[checked.identities[place] for place in places],
+            customers=lambda: customers,
+            invalid=[
+                InvalidRow(number, InvalidCustomerError("is not accepted", "id"), None) for number in sorted(refused)
+            ],
+        )
 
-    def strict(self, record):
-        if record["id"] in ids:
-            raise InvalidCustomerError("is not accepted", "id")
-        return normalise(self, record)
-
-    monkeypatch.setattr(CustomerNormaliser, "normalise", strict)
-    monkeypatch.setattr("airflow_provider_bubblehouse.push.chunks.Records.plain_rows", _not_plain)
-
-
-def _not_plain(_chunk):
-    raise ValueError
+    monkeypatch.setattr(Converter, "check", strict_check)
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
