@@ -500,7 +500,7 @@ def refuse(monkeypatch, *ids: str) -> None:
         refused = [
             number for number, identity in zip(checked.numbers, checked.identities, strict=True) if identity in ids
         ]
-        customers = checked.customers().pick(places)
+        customers, error = checked.customers().pick(places), InvalidCustomerError("is not accepted", "id")
         return replace(
             checked,
             numbers=[checked.numbers[place] for place in places],
