@@ -506,9 +506,7 @@ def refuse(monkeypatch, *ids: str) -> None:
             numbers=[checked.numbers[place] for place in places],
             identities=[checked.identities[place] for place in places],
             customers=lambda: customers,
-            invalid=[
-                InvalidRow(number, InvalidCustomerError("is not accepted", "id"), None) for number in sorted(refused)
-            ],
+            invalid=[InvalidRow(number, error, None) for number in refused],
         )
 
     monkeypatch.setattr(Converter, "check", strict_check)
