@@ -21,7 +21,7 @@ from airflow_provider_bubblehouse.errors import (
     RejectedError,
 )
 from airflow_provider_bubblehouse.push.pacing import StoppedError
-from airflow_provider_bubblehouse.push.progress import RejectedBatch, State
+from airflow_provider_bubblehouse.push.progress import State
 from airflow_provider_bubblehouse.push.saver import Saver
 from airflow_provider_bubblehouse.push.workers import CallMade, Completed, Events, Stop
 
@@ -194,15 +194,14 @@ class Loop:
         if self._rejected_rows is not None:
             if self._is_stopping and self.is_rejection_saved:
                 return None  # a retry writes the rows, and fails: this push must end soon
-            self._write_rejected(event, error, self._rejected_rows)
+            self._write_rejected(batch, error, self._rejected_rows)
         return None if self._continue_after_rejection else error
 
-    def _write_rejected(self, event: Completed, error: RejectedError, rejected_rows: RejectedRows) -> None:
-        state, batch = self._report.summary.state, event.batch
-        unwritten = RejectedBatch(event.lane, len(state.lanes), batch.numbers[0], batch.numbers[-1])
-        if state.rejection is not None and unwritten in state.rejection.unwritten:
+    def _write_rejected(self, batch: Batch, error: RejectedError, rejected_rows: RejectedRows) -> None:
+        summary = self._report.summary
+        if summary.state.rejection is not None and tuple(batch.numbers) in summary.state.rejection.unwritten:
             rejected_rows.add_rejected(batch, error)
-            self._report.summary.state = self._report.summary.state.after_writing(unwritten)
+            summary.state = summary.state.after_writing(batch.numbers)
 
     def _wind_down(self, error: BaseException, workers: Workers) -> BaseException:
         """

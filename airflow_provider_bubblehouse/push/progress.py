@@ -85,23 +85,6 @@ class LaneProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class RejectedBatch:
-    """
-    Rows of a rejected batch that are not yet written to ``rejected_path``: those of one lane between two rows.
-
-    :param lane: the lane.
-    :param lanes: how many lanes there were.
-    :param first: the number in the source of the first row.
-    :param last: that of the last row.
-    """
-
-    lane: int
-    lanes: int
-    first: int
-    last: int
-
-
-@dataclass(frozen=True, slots=True)
 class Rejection:
     """
     What the API has rejected of a source, in all tries.
@@ -109,13 +92,14 @@ class Rejection:
     :param status: the HTTP status of the first rejection.
     :param error_id: the API's ``id`` of it.
     :param rows: how many rows were rejected.
-    :param unwritten: the batches that are not yet written to ``rejected_path``.
+    :param unwritten: the batches that are not yet written to ``rejected_path``, each as the numbers of its rows in the
+        source. (Neither a range nor a lane would do: with a ledger, rows in between may be unchanged.)
     """
 
     status: int | None
     error_id: str | None
     rows: int
-    unwritten: tuple[RejectedBatch, ...] = ()
+    unwritten: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +148,7 @@ class State:
         if error is None:
             return State(lanes, self.rejection)
         earlier = self.rejection or Rejection(error.status, error.error_id, 0)
-        new = (RejectedBatch(lane, len(lanes), batch.numbers[0], batch.numbers[-1]),) if will_be_written else ()
+        new = (tuple(batch.numbers),) if will_be_written else ()
         return State(lanes, replace(earlier, rows=earlier.rows + batch.rows, unwritten=(*earlier.unwritten, *new)))
 
     def at_end(self, ends: Sequence[tuple[int, int]]) -> State:
@@ -175,11 +159,11 @@ class State:
         """
         return replace(self, lanes=tuple(lane.at_end(*end) for lane, end in zip(self.lanes, ends, strict=True)))
 
-    def after_writing(self, batch: RejectedBatch) -> State:
-        """Return the state after a rejected batch is written to ``rejected_path``."""
+    def after_writing(self, numbers: Sequence[int]) -> State:
+        """Return the state after the rejected batch of these rows is written to ``rejected_path``."""
         if self.rejection is None:
             return self
-        unwritten = tuple(other for other in self.rejection.unwritten if other != batch)
+        unwritten = tuple(other for other in self.rejection.unwritten if other != tuple(numbers))
         return replace(self, rejection=replace(self.rejection, unwritten=unwritten))
 
 

@@ -119,27 +119,25 @@ class Push:
         self._loop.stop("The push was told to stop.")
 
     def _run_and_save(self) -> None:
-        """Run, save the state of a push that fails, and log the counts; a signal may interrupt all of this."""
+        """Run, save what a push that fails has done, and log the counts; a signal may interrupt all of this."""
         try:
             with self.changes or nullcontext():
-                self._run_with_changes()
-        except BaseException as error:
-            self._loop.save_at_end(trust=not isinstance(error, ResumeMismatchError))
-            raise
+                self._run_or_save()
         finally:
             self._loop.stop_saving()
             self._counts()
             self.report.log_summary()
 
-    def _run_with_changes(self) -> None:
+    def _run_or_save(self) -> None:
         try:
             self._run()
-        except BaseException:
+        except BaseException as error:
+            self._loop.save_at_end(trust=not isinstance(error, ResumeMismatchError))
             if self.changes is not None and not self.is_orphan():
                 try:
                     self.changes.upload()
-                except BubblehouseTransientError as error:
-                    log.warning("%s", error)
+                except BubblehouseTransientError as further:
+                    log.warning("%s", further)
             raise
 
     def _run(self) -> None:
@@ -212,12 +210,12 @@ class Push:
         if self.rejected_rows is None:
             return
         error = RejectedError("An earlier try was rejected.", status=rejection.status, error_id=rejection.error_id)
-        for batch in rejection.unwritten:
+        for numbers in rejection.unwritten:
             reader = self._reader(Report(), on_invalid=lambda _rows: None)  # what it counts is counted already
-            read = reader.read_again(batch)
-            if read is not None:
-                self.rejected_rows.add_rejected(read, error)
-            self.report.summary.state = self.report.summary.state.after_writing(batch)
+            batch = reader.read_again(numbers)
+            if batch is not None:
+                self.rejected_rows.add_rejected(batch, error)
+            self.report.summary.state = self.report.summary.state.after_writing(numbers)
 
     def _reader(self, report: Report, *, on_invalid: Callable[[Sequence[InvalidRow]], None]) -> Reader:
         return Reader(

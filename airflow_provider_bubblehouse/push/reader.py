@@ -8,7 +8,7 @@ from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_bubblehouse.errors import BubblehouseTransientError, PermanentError
-from airflow_provider_bubblehouse.push.batches import Batch, Batcher, LaneRows, body_of, lane_of, partition
+from airflow_provider_bubblehouse.push.batches import Batch, Batcher, LaneRows, body_of, partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.customers.converter import CheckedChunk, Chunk, InvalidRow
     from airflow_provider_bubblehouse.ledger.changes import Changes
     from airflow_provider_bubblehouse.push.plan import Plan
-    from airflow_provider_bubblehouse.push.progress import LaneProgress, RejectedBatch
+    from airflow_provider_bubblehouse.push.progress import LaneProgress
     from airflow_provider_bubblehouse.push.report import Report
     from airflow_provider_bubblehouse.sources.source import Source
 
@@ -164,24 +164,21 @@ class Reader:
             return _refuse_change
         return self._on_invalid if self._validated is None else _ignore
 
-    def read_again(self, batch: RejectedBatch) -> Batch | None:
+    def read_again(self, numbers: Sequence[int]) -> Batch | None:
         """
         Read a rejected batch again.
 
-        :param batch: where its rows are, as an earlier try has stored it.
+        :param numbers: the numbers of its rows in the source, as an earlier try has stored them.
         :return: the batch; None if none of its rows is valid any more.
         """
-        numbers: list[int] = []
-        customers: list[bytes] = []
+        wanted, last = set(numbers), numbers[-1]
+        rows: list[tuple[int, bytes]] = []
         for chunk in self._chunks(_ignore):
-            lines = chunk.customers().lines
-            for number, line, identity in zip(chunk.numbers, lines, chunk.identities, strict=True):
-                if batch.first <= number <= batch.last and lane_of(identity, batch.lanes) == batch.lane:
-                    numbers.append(number)
-                    customers.append(line)
-            if chunk.numbers and chunk.numbers[-1] >= batch.last:
+            lines = zip(chunk.numbers, chunk.customers().lines, strict=True)
+            rows += (row for row in lines if row[0] in wanted)
+            if chunk.numbers and chunk.numbers[-1] >= last:
                 break
-        return Batch(numbers, body_of(customers)) if numbers else None
+        return Batch([number for number, _ in rows], body_of([line for _, line in rows])) if rows else None
 
     def _chunks(self, on_invalid: Callable[[Sequence[InvalidRow]], None]) -> Iterator[CheckedChunk]:
         """Read the source once, and yield its rows converted."""

@@ -19,6 +19,7 @@ from airflow_provider_bubblehouse.ledger.changes import Changes
 from airflow_provider_bubblehouse.ledger.entries import FORMAT, Entries, hash_of, is_whole
 from airflow_provider_bubblehouse.ledger.folder import LedgerFolder
 from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
+from airflow_provider_bubblehouse.push.rejected import RejectedRows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -438,3 +439,34 @@ def test_a_dry_run_leaves_the_ledger_alone(sandbox, tmp_path):
     )
     assert operator.execute({})["unchanged"] == 0
     assert not (tmp_path / "ledger").exists()
+
+
+def test_rejected_rows_that_an_earlier_try_could_not_write_are_written_without_the_unchanged_ones_between(
+    sandbox, folder, tmp_path, monkeypatch
+):
+    store, rows = Store(), people(40)
+    push(folder, customers=rows)
+    rows[4]["first_name"] = rows[14]["first_name"] = "changed"
+    options = {"store": store, "customers": rows, "rejected_path": tmp_path / "rejected"}
+    sandbox.script("400")
+    with monkeypatch.context() as patch:
+        patch.setattr(RejectedRows, "add_rejected", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            prepared(folder, **options).run()
+    pushing_fails(BubblehouseRejectedError, folder, **options)
+    (file,) = (tmp_path / "rejected").iterdir()
+    assert [json.loads(line)["row"] for line in file.read_text().splitlines()] == [5, 15]
+
+
+def test_the_progress_of_a_push_that_fails_is_saved_before_the_ledger_is_stored(sandbox, folder, monkeypatch):
+    store, seen = Store(), []
+    failing = prepared(folder, store=store, customers=people(20), max_attempts=1)
+    sandbox.script("ok", "503")
+    monkeypatch.setattr(failing.changes, "upload", lambda: seen.append(store.values.get("bubblehouse_push", "")))
+    with pytest.raises(BubblehouseTransientError):
+        failing.run()
+    assert '"accepted": 10' in seen[0]
+
+
+def interrupt(*_args: object) -> None:
+    raise KeyboardInterrupt

