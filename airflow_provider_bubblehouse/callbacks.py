@@ -13,7 +13,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bubblehouse.api.classifier import answer_of, classify, find_error
-from airflow_provider_bubblehouse.errors import BubblehouseError, BubblehouseTransientError, PermanentError
+from airflow_provider_bubblehouse.exceptions import (
+    BubblehouseError,
+    BubblehousePermanentError,
+    BubblehouseTransientError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,7 +124,7 @@ def _outcome(context: Any) -> dict[str, Any]:
     return {
         "status": error.status,
         "error_id": error.error_id,
-        "retryable": not isinstance(error, PermanentError),
+        "retryable": not isinstance(error, BubblehousePermanentError),
         "will_retry": will_retry,
         "attempts": error.attempts,
         "summary": None if error.summary is None else dict(error.summary),
@@ -135,7 +139,9 @@ def _classify_failure(context: Any) -> BubblehouseError:
         return _classify_exception(exception)
     reason = context.get("reason")  # only callbacks of a DAG have one
     if reason is not None:
-        return PermanentError(f"The DAG run failed ({reason}); see which of its tasks failed, and their logs.")
+        return BubblehousePermanentError(
+            f"The DAG run failed ({reason}); see which of its tasks failed, and their logs."
+        )
     return BubblehouseTransientError("Airflow passes no error, which is so if a process was killed.")
 
 
@@ -149,7 +155,7 @@ def _classify_exception(exception: BaseException) -> BubblehouseError:
         log.exception("%s cannot be classified.", name)
         error = None
     # The error's own text may hold a customer's value.
-    return error or PermanentError(f"{name}, which says nothing about a call; see the log of the task.")
+    return error or BubblehousePermanentError(f"{name}, which says nothing about a call; see the log of the task.")
 
 
 # By name, because Airflow versions have these classes in different modules, or not at all.
