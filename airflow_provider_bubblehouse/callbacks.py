@@ -140,7 +140,7 @@ def _classify_failure(context: Any) -> BubblehouseError:
     reason = context.get("reason")  # only callbacks of a DAG have one
     if reason is not None:
         return BubblehousePermanentError(
-            f"The DAG run failed ({reason}); see which of its tasks failed, and their logs."
+            f"The DAG run failed ({reason}); see the logs of its failed tasks."
         )
     return BubblehouseTransientError("Airflow passes no error, which is so if a process was killed.")
 
