@@ -1,7 +1,7 @@
 """
-The contract for tasks of any operator: a check for the official HTTP operator and sensor, and callbacks by outcome.
+The retry contract for tasks of any operator: a check for the official HTTP operator and sensor, and callbacks.
 
-So a refused batch goes to those who own the data, and an outage to whoever is on call::
+They report a rejected batch to the people who own the data, and an outage to whoever is on call::
 
     on_failure_callback=[on_permanent_failure(tell_the_data_team), on_transient_failure(page_the_engineer)]
 """
@@ -13,7 +13,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bubblehouse.api.classifier import answer_of, classify, find_error
-from airflow_provider_bubblehouse.errors import BubblehouseError, BubblehouseTransientError, PermanentError
+from airflow_provider_bubblehouse.exceptions import (
+    BubblehouseError,
+    BubblehousePermanentError,
+    BubblehouseTransientError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,10 +29,10 @@ log = logging.getLogger(__name__)
 
 def check_response(response: Any) -> bool:
     """
-    Give a task of the official ``HttpOperator`` or ``HttpSensor`` the contract, as their ``response_check``.
+    Apply the contract to a task of the official ``HttpOperator`` or ``HttpSensor``, as its ``response_check``.
 
-    Their own check must be off, as it turns every status into one error that is retried, and redirects must not be
-    followed; a timeout, which they lack, is best set with it::
+    Turn their own check off, because it raises the same error for every status. Do not follow redirects, and set a
+    timeout, because they have none::
 
         HttpOperator(
             response_check=check_response,
@@ -36,15 +40,14 @@ def check_response(response: Any) -> bool:
             ...,
         )
 
-    It is called for an answer only; a network error is raised by requests itself and is retried. It does not reach
-    the trigger of a deferrable ``HttpOperator``, which has a check of its own, and a deferrable ``HttpSensor`` with a
-    check does not defer. A sensor that takes 404 for "not yet", or a 5xx, is ``BubblehouseCustomerSensor`` or
-    ``BubblehouseStatusSensor``.
+    It sees responses only; requests raises network errors itself, and Airflow retries them. The trigger of a deferrable
+    ``HttpOperator`` does not call it, and a deferrable ``HttpSensor`` with a check does not defer. To wait for a
+    customer or for the API, use ``BubblehouseCustomerSensor`` or ``BubblehouseStatusSensor``.
 
     :param response: the response of requests or httpx.
     :return: True for an accepted call.
-    :raises BubblehouseTransientError: for an answer that is to be retried.
-    :raises BubblehousePermanentError: for one that is not; Airflow fails the task at once.
+    :raises BubblehouseTransientError: for a response that a retry can fix.
+    :raises BubblehousePermanentError: for any other error; Airflow fails the task at once.
     """
     error = classify(answer_of(response))
     if error is not None:
@@ -120,7 +123,7 @@ def _outcome(context: Any) -> dict[str, Any]:
     return {
         "status": error.status,
         "error_id": error.error_id,
-        "retryable": not isinstance(error, PermanentError),
+        "retryable": not isinstance(error, BubblehousePermanentError),
         "will_retry": will_retry,
         "attempts": error.attempts,
         "summary": None if error.summary is None else dict(error.summary),
@@ -135,7 +138,7 @@ def _classify_failure(context: Any) -> BubblehouseError:
         return _classify_exception(exception)
     reason = context.get("reason")  # only callbacks of a DAG have one
     if reason is not None:
-        return PermanentError(f"The DAG run failed ({reason}); see which of its tasks failed, and their logs.")
+        return BubblehousePermanentError(f"The DAG run failed ({reason}); see the logs of its failed tasks.")
     return BubblehouseTransientError("Airflow passes no error, which is so if a process was killed.")
 
 
@@ -149,7 +152,7 @@ def _classify_exception(exception: BaseException) -> BubblehouseError:
         log.exception("%s cannot be classified.", name)
         error = None
     # The error's own text may hold a customer's value.
-    return error or PermanentError(f"{name}, which says nothing about a call; see the log of the task.")
+    return error or BubblehousePermanentError(f"{name}, which says nothing about a call; see the log of the task.")
 
 
 # By name, because Airflow versions have these classes in different modules, or not at all.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Hidden:
-    """An argument whose text is its type: Airflow stores the text of a rendered field and shows it in its UI."""
+    """An argument whose repr is its type: Airflow stores the text of a rendered field and shows it in its UI."""
 
     def __init__(self, argument: Any) -> None:
         self.argument = argument
@@ -44,10 +44,10 @@ def _hidden(argument: Any) -> Any:
 
 class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
     """
-    Pushes what the function returns.
+    Pushes the customers that the function returns.
 
-    It never goes through a template, and is no field that Airflow stores: a customer named ``{{ 7*7 }}`` stays so. Of
-    the function's arguments Airflow stores those that can hold no rows.
+    They are not in a template field, so Airflow neither renders nor stores them. Of the function's arguments Airflow
+    stores only those that cannot hold rows.
     """
 
     custom_operator_name = "@task.bubblehouse_customers"

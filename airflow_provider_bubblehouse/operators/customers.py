@@ -73,7 +73,7 @@ _FIELD_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 
 class SqlParameters:
     """
-    Parameters of a query, whose text is their count: they may be of a customer.
+    Parameters of a query, whose repr is their count: they may be a customer's values.
 
     :param values: the parameters, in their order or by name.
     """

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from airflow_provider_bubblehouse.errors import PermanentError
+from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -21,40 +21,40 @@ def check_integer(name: str, value: object, *, least: int) -> None:
     :param name: the parameter's name.
     :param value: its value.
     :param least: the smallest value that works.
-    :raises PermanentError: if the value cannot work.
+    :raises BubblehousePermanentError: if the value cannot work.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise PermanentError(f"{name} must be a whole number of at least {least}.")
+        raise BubblehousePermanentError(f"{name} must be a whole number of at least {least}.")
 
 
 def check_number(name: str, value: object, *, least: float) -> None:
     """Refuse anything but a finite number, as ``check_integer`` does."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
-        raise PermanentError(f"{name} must be a number of at least {least:g}.")
+        raise BubblehousePermanentError(f"{name} must be a number of at least {least:g}.")
 
 
 def check_flag(name: str, value: object) -> None:
     """Refuse anything but True and False: the text "False" would count as True."""
     if not isinstance(value, bool):
-        raise PermanentError(f"{name} must be True or False.")
+        raise BubblehousePermanentError(f"{name} must be True or False.")
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Refuse anything but one of some words."""
     if not isinstance(value, str) or value not in choices:
-        raise PermanentError(f"{name} must be one of {', '.join(choices)}.")
+        raise BubblehousePermanentError(f"{name} must be one of {', '.join(choices)}.")
 
 
 def check_text(name: str, value: object) -> None:
     """Refuse anything but text."""
     if not isinstance(value, str):
-        raise PermanentError(f"{name} must be text.")
+        raise BubblehousePermanentError(f"{name} must be text.")
 
 
 def check_mapping(name: str, value: object) -> None:
     """Refuse anything but an object."""
     if not isinstance(value, Mapping):
-        raise PermanentError(f"{name} must be an object, such as a dict.")
+        raise BubblehousePermanentError(f"{name} must be an object, such as a dict.")
 
 
 def check_template_field(name: str, value: object, kinds: tuple[type, ...], *, expected: str) -> None:
@@ -65,8 +65,8 @@ def check_template_field(name: str, value: object, kinds: tuple[type, ...], *, e
     :param value: its value: also text, which may be a template, an XComArg, or a function that renders it.
     :param kinds: the types.
     :param expected: what these types are, for the error.
-    :raises PermanentError: if the value cannot work.
+    :raises BubblehousePermanentError: if the value cannot work.
     """
     is_rendered = isinstance(value, str) or callable(value) or hasattr(value, "resolve")
     if not is_rendered and (isinstance(value, _BYTES) or not isinstance(value, kinds)):
-        raise PermanentError(f"{name} must be {expected}; it is of type {type(value).__name__}.")
+        raise BubblehousePermanentError(f"{name} must be {expected}; it is of type {type(value).__name__}.")

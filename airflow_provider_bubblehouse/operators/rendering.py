@@ -15,7 +15,7 @@ from typing import Any
 
 class CustomerRows(Sequence[Any]):
     """
-    Rows whose text is their count: Airflow stores the text of a rendered field and shows it in its UI.
+    Rows whose repr is their count: Airflow stores the text of a rendered field and shows it in its UI.
 
     A plain ``Sequence``, because Airflow stores a ``list``, or a subclass of it, row by row.
 

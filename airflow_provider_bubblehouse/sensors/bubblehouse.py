@@ -1,4 +1,4 @@
-"""Sensors that wait for Bubblehouse: for the API itself, or for customers that were pushed."""
+"""Sensors that wait for Bubblehouse: for the API itself, or for pushed customers."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
     from airflow_provider_bubblehouse.airflow_compat import Context
 
-_DEFERRAL_TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")  # in the words of Airflow 3 and of Airflow 2
+_DEFERRAL_TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")  # texts of Airflow 3 and of Airflow 2
 
 
 class _BubblehouseSensor(BaseSensorOperator):
     """
-    What the sensors share: one meaning of every answer in all modes.
+    Base of the sensors: an answer of the API means the same in all modes.
 
-    ``soft_fail`` and ``never_fail`` are kept here for deferred mode, as Airflow keeps them whole around a poke only.
-    What no poke can meet stays Airflow's: a trigger that the triggerer cannot run at all is skipped by ``soft_fail``,
-    and by ``never_fail`` from Airflow 3 on.
+    Airflow applies ``soft_fail`` and ``never_fail`` to a poke only, so this class applies them in deferred mode. If the
+    triggerer cannot run a trigger at all, Airflow decides: ``soft_fail`` skips the task, and so does ``never_fail``
+    from Airflow 3 on.
     """
 
     template_fields: Sequence[str] = ("bubblehouse_conn_id",)
@@ -61,17 +61,17 @@ class _BubblehouseSensor(BaseSensorOperator):
 
     @abstractmethod
     def _is_done(self, hook: BubblehouseHook) -> bool:
-        """Look once whether what is waited for is there."""
+        """Check the condition once."""
 
     @abstractmethod
     def _trigger(self) -> BaseTrigger:
-        """Return what goes on waiting in the triggerer."""
+        """Return the trigger that continues to wait."""
 
     def _waits_when_unavailable(self) -> bool:
         return False
 
     def poke(self, context: Context) -> bool:
-        """Look once; a new HTTP connection each time, as an idle one may be closed by the time of the next look."""
+        """Check once, with a new HTTP connection: an idle one may be closed by the time of the next check."""
         hook = BubblehouseHook(self.bubblehouse_conn_id)
         try:
             with hook.get_conn():
@@ -84,7 +84,7 @@ class _BubblehouseSensor(BaseSensorOperator):
             raise
 
     def execute(self, context: Context) -> None:
-        """Wait; with ``deferrable`` after one look in the worker, which is often enough."""
+        """Wait; with ``deferrable`` after one check in the worker, which is often enough."""
         if not self.deferrable:
             super().execute(context)
             return
@@ -93,16 +93,16 @@ class _BubblehouseSensor(BaseSensorOperator):
         except Exception as error:  # noqa: BLE001 (as Airflow does around a poke)
             if not self.silent_fail or isinstance(error, AirflowFailException | AirflowSkipException):
                 self._fail(error)
-            self.log.error("The first look failed (%s); waiting.", type(error).__name__)  # noqa: TRY400
+            self.log.error("The first check failed (%s); waiting.", type(error).__name__)  # noqa: TRY400
             done = False
         if not done:
             self.defer(trigger=self._trigger(), method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> None:
         """
-        Raise what the trigger ended with.
+        Raise the error that ended the trigger.
 
-        :param event: the payload of its event; anything but a success raises.
+        :param event: the payload of its event; any payload but success raises.
         """
         from airflow_provider_bubblehouse.triggers.bubblehouse import error_of
 
@@ -114,7 +114,7 @@ class _BubblehouseSensor(BaseSensorOperator):
         self._fail(error)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Make a timeout what it is in the other modes: Airflow 2 would retry it, and 3 skip it with never_fail."""
+        """Treat a timeout as in the other modes: Airflow 2 would retry it, and 3 skip it with never_fail."""
         if next_method == "__fail__" and (next_kwargs or {}).get("error") in _DEFERRAL_TIMEOUTS:
             raise (AirflowSkipException if self.soft_fail else AirflowSensorTimeout)("Sensor has timed out.")
         return super().resume_execution(next_method, next_kwargs, context)
@@ -131,17 +131,17 @@ class BubblehouseStatusSensor(_BubblehouseSensor):
     """
     Wait until the Bubblehouse API answers and accepts the token.
 
-    It calls Status2 (https://app.bubblehouse.com/apidocs/apis/loyalty/Status2). Every 4xx fails the task at once,
-    without a retry: a token that is not accepted does not become good by waiting.
+    The sensor calls Status2 (https://app.bubblehouse.com/apidocs/apis/loyalty/Status2). Every 4xx fails the task at
+    once, without a retry: waiting does not fix a bad token.
 
-    :param on_unavailable: what a 5xx or a network error means: ``retry`` fails the task, which Airflow then retries as
-        often as ``retries`` says; ``wait`` looks again until the sensor's ``timeout``.
+    :param on_unavailable: what a 5xx or a network error means: ``retry`` fails the task, and Airflow retries it as
+        often as ``retries`` says; ``wait`` checks again until the sensor's ``timeout``.
     :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``. (templated)
-    :param deferrable: wait in the triggerer, which holds no worker slot, after one look in the worker. There it looks
-        every ``poke_interval`` (``exponential_backoff`` is for the other modes). Default: Airflow's setting
+    :param deferrable: after one check in the worker, wait in the triggerer, which uses no worker slot. It checks every
+        ``poke_interval``; ``exponential_backoff`` applies to the other modes only. Default: Airflow's setting
         ``[operators] default_deferrable``.
     :raises BubblehouseTransientError: with ``retry``, on a 5xx or a network error; Airflow retries the task.
-    :raises BubblehousePermanentError: for anything else but 200; Airflow does not retry.
+    :raises BubblehousePermanentError: for any other answer than 200; Airflow does not retry.
     """
 
     def __init__(self, *, on_unavailable: str = "retry", **kwargs: Any) -> None:
@@ -168,27 +168,28 @@ class BubblehouseStatusSensor(_BubblehouseSensor):
 
 class BubblehouseCustomerSensor(_BubblehouseSensor):
     """
-    Wait until pushed customers can be read back: Bubblehouse processes a push after it has answered it.
+    Wait until pushed customers can be read back: Bubblehouse processes a push after it has answered.
 
-    It calls CustomerDetails1 (https://app.bubblehouse.com/apidocs/apis/loyalty/CustomerDetails1) for one customer
-    after the other. "No customer matches" means not yet; any other 4xx fails the task at once, without a retry. A 5xx
-    or a network error fails the task, which Airflow then retries; with ``silent_fail`` the sensor goes on waiting.
+    The sensor calls CustomerDetails1 (https://app.bubblehouse.com/apidocs/apis/loyalty/CustomerDetails1) for one
+    customer after the other. "No customer matches" means not yet; any other 4xx fails the task at once, without a
+    retry. A 5xx or a network error fails the task, and Airflow retries it; with ``silent_fail`` the sensor waits.
 
-    Airflow shows how many customers and which fields are meant, and no value. In deferred mode its database holds
+    Airflow shows the number of customers and the names of the fields, and no value. In deferred mode its database holds
     identities and expected values while the sensor waits, encrypted with a key derived from the secret of the
     connection. If that secret changes meanwhile, the task fails as for an outage, and its retry defers again. Literal
     ones are part of the serialized DAG.
 
-    :param identity: which customer: an object with ``shop_id`` (the ``id`` that it was pushed with), ``email`` or
-        ``bubblehouse_id``; where several are given it must match each. A list of such, as a sample of the push, waits
-        for all; an empty one for nothing. Also an XComArg, or a template that renders to JSON. (templated)
-    :param expected: fields of Customer2 and the values that every customer is to hold. Values are compared as a push
-        sends them: times as instants, amounts as numbers, emails without case, tags without order; of ``extras`` only
-        the named parts. (templated)
+    :param identity: which customer: an object with ``shop_id`` (the pushed ``id``), ``email`` or ``bubblehouse_id``;
+        if it has several, all must match. With a list of objects, such as a sample of the push, the sensor waits for
+        all of them; with an empty list it does not wait. Also an XComArg, or a template that renders to JSON.
+        (templated)
+    :param expected: fields of Customer2 and the values that every customer must have. Values are compared in the form
+        in which a push sends them: times as instants, amounts as numbers, emails without case, tags without order; in
+        ``extras`` only the given keys. (templated)
     :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``. (templated)
     :param deferrable: as in ``BubblehouseStatusSensor``.
     :raises BubblehouseTransientError: on a 5xx or a network error; Airflow retries the task.
-    :raises BubblehousePermanentError: for any other answer that is no customer; Airflow does not retry.
+    :raises BubblehousePermanentError: for any other answer without a customer; Airflow does not retry.
     """
 
     template_fields: Sequence[str] = (*_BubblehouseSensor.template_fields, "identity", "expected")
@@ -206,10 +207,10 @@ class BubblehouseCustomerSensor(_BubblehouseSensor):
             check_template_field("expected", expected, (Mapping,), expected="an object of fields and values")
         self.identity = identity
         self.expected = expected
-        self._found = 0  # how many customers need not be looked at again
+        self._found = 0  # how many customers were found, and are not checked again
 
     def execute(self, context: Context) -> None:
-        """Wait, each look beginning with the customer that ended the last one."""
+        """Wait; each check starts with the customer that was not there yet in the last one."""
         self._found = 0
         super().execute(context)
 
@@ -253,9 +254,9 @@ class BubblehouseCustomerSensor(_BubblehouseSensor):
 
 class _Expected(Mapping[str, Any]):
     """
-    Fields and values whose text is the fields.
+    Fields and values whose repr is the names of the fields.
 
-    A plain ``Mapping``, because Airflow stores a ``dict``, or a subclass of it, with all it holds.
+    A plain ``Mapping``, because Airflow stores a ``dict``, or a subclass of it, with all its values.
     """
 
     def __init__(self, fields: Mapping[str, Any]) -> None:

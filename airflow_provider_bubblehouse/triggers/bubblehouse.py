@@ -1,8 +1,8 @@
 """
-Triggers that wait for Bubblehouse in the triggerer, on an event loop that they never block.
+Triggers that wait for Bubblehouse in the triggerer, without blocking its event loop.
 
-An exception that leaves a trigger loses its class, so what ended the wait travels in the event (``event_of``) and is
-raised by the sensor (``error_of``).
+An exception loses its class when it leaves a trigger. So the trigger puts an error into its event (``event_of``), and
+the sensor raises it (``error_of``).
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def event_of(error: Exception) -> dict[str, Any]:
     """
     Put an error into the payload of an event.
 
-    :param error: what ended the wait. One of another package is no answer of the API's: the task may try again.
+    :param error: what ended the wait. The error of another package becomes a transient one.
     """
     if not isinstance(error, BubblehouseError):
-        # Airflow's own words name a connection at most; other errors may quote what they were given.
+        # Airflow's own text names a connection at most; other errors may quote a value.
         said = f": {error}" if isinstance(error, AirflowException) else ""
         error = BubblehouseTransientError(f"The trigger ended with {type(error).__name__}{said}.")
     return {
@@ -77,7 +77,7 @@ def error_of(event: Mapping[str, Any] | None) -> BubblehouseError | None:
     """
     Read the payload of an event.
 
-    :return: None for success only; else the error to raise, also for an event that no trigger of this package sends.
+    :return: None for success; otherwise the error to raise, also for an event of an unknown form.
     """
     status = event.get("status") if isinstance(event, dict) else None
     if status == SUCCESS["status"]:
@@ -100,12 +100,12 @@ def error_of(event: Mapping[str, Any] | None) -> BubblehouseError | None:
 
 class _BubblehouseTrigger(BaseTrigger):
     """
-    Calls until what is waited for is there, and sends one event. The first call is made within the first interval.
+    Calls the API until the condition holds, and sends one event. The first call is made within the first interval.
 
-    :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``. It is read in the triggerer; nothing of
-        it is stored with the trigger.
-    :param poke_interval: seconds between two looks.
-    :param wait_when_unavailable: whether a 5xx or a network error means "not yet"; else it ends the wait.
+    :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``. The triggerer reads it; none of its
+        fields is stored with the trigger.
+    :param poke_interval: seconds between two calls.
+    :param wait_when_unavailable: whether a 5xx or a network error means "not yet"; otherwise it ends the wait.
     """
 
     def __init__(self, *, bubblehouse_conn_id: str, poke_interval: float, wait_when_unavailable: bool = False) -> None:
@@ -127,7 +127,7 @@ class _BubblehouseTrigger(BaseTrigger):
         return f"<{type(self).__qualname__} {self.bubblehouse_conn_id}>"
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and yield the one event."""
+        """Wait, and yield one event."""
         yield TriggerEvent(await self._outcome())  # type: ignore[no-untyped-call]
 
     async def _outcome(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class _BubblehouseTrigger(BaseTrigger):
             stored = await call_in_thread(BubblehouseHook.get_connection, self.bubblehouse_conn_id)
             connection = await call_in_thread(self._read, stored)  # it masks secrets
             async with _client(connection) as client:
-                # The worker has just looked; and a triggerer that starts takes up all its triggers at the same moment.
+                # The worker has just made a call, and a triggerer starts all its triggers at the same moment.
                 await asyncio.sleep(random.uniform(0, self.poke_interval))  # noqa: S311 (chance, not a secret)
                 while not await self._is_done_or_waits(connection, client):  # noqa: ASYNC110 (there is no event)
                     await asyncio.sleep(self.poke_interval)
@@ -149,7 +149,7 @@ class _BubblehouseTrigger(BaseTrigger):
 
     async def _is_done_or_waits(self, connection: ShopConnection, client: AsyncClient) -> bool:
         try:
-            # A token that has to be minted is masked, too; the call then finds it made.
+            # Minting a token masks it, which may block; the call then uses the minted token.
             await call_in_thread(connection.tokens.current)
             return await self._is_done(client)
         except BubblehouseTransientError as error:
@@ -160,11 +160,11 @@ class _BubblehouseTrigger(BaseTrigger):
 
     @abstractmethod
     async def _is_done(self, client: AsyncClient) -> bool:
-        """Look once whether what is waited for is there."""
+        """Check the condition once."""
 
 
 class BubblehouseStatusTrigger(_BubblehouseTrigger):
-    """Waits until the API answers and accepts the token; parameters as above."""
+    """Waits until the API answers and accepts the token; the parameters are those of its base."""
 
     async def _is_done(self, client: AsyncClient) -> bool:
         await client.call("Status2", b"{}")
@@ -196,7 +196,7 @@ class BubblehouseCustomerTrigger(_BubblehouseTrigger):
         self.encrypted = encrypted
         self.identities = [dict(identity) for identity in identities]
         self.expected = dict(expected or {})
-        self._found = 0  # how many customers need not be looked at again
+        self._found = 0  # how many customers were found, and are not checked again
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class and its parameters, which Airflow stores: no customer's value in plain text."""
@@ -242,7 +242,7 @@ def encrypt_customers(
 
 @dataclass(slots=True)
 class _SharedHttp:
-    """What all triggers of one event loop make their calls with, and how many of them there are."""
+    """The HTTP client that all triggers of an event loop share, and how many of them use it."""
 
     users: int = 0
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -255,9 +255,9 @@ _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, _SharedHttp] = WeakKeyDict
 @asynccontextmanager
 async def _client(connection: ShopConnection) -> AsyncIterator[AsyncClient]:
     """
-    Make calls to a shop with the one httpx client of this event loop, which the last of its users closes.
+    Return a client of a shop that uses the httpx client of this event loop. Its last user closes that client.
 
-    A client each would hold a pool of sockets and a TLS context each; token and timeouts go with every call instead.
+    Otherwise each trigger would have its own pool of sockets and its own TLS context.
     """
     loop = asyncio.get_running_loop()
     shared = _shared.setdefault(loop, _SharedHttp())
@@ -278,7 +278,7 @@ async def _client(connection: ShopConnection) -> AsyncIterator[AsyncClient]:
 
 
 def _open_http() -> httpx.AsyncClient:
-    """Import httpx and read the certificates, both of which take tens of milliseconds: in a thread, not on the loop."""
+    """Import httpx and read the certificates. Call it in a thread: both take tens of milliseconds."""
     from airflow_provider_bubblehouse.api.async_client import open_http
 
     return open_http()
