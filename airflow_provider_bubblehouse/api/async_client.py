@@ -11,20 +11,22 @@ from airflow_provider_bubblehouse.api.classifier import Answer, classify, no_cal
 from airflow_provider_bubblehouse.api.connection import CONNECT_TIMEOUT, HEADERS, MAX_ANSWER_BYTES, ShopConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import TracebackType
-
-    from airflow_provider_bubblehouse.api.tokens import Tokens
 
 
 class BearerAuth(httpx.Auth):
-    """Sets the token on each request."""
+    """
+    Sets the token on each request.
 
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
+    :param token: returns the current token.
+    """
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        request.headers["Authorization"] = f"Bearer {self._tokens.current()}"
+    def __init__(self, token: Callable[[], Awaitable[str]]) -> None:
+        self._token = token
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        request.headers["Authorization"] = f"Bearer {await self._token()}"
         yield request
 
 
@@ -54,13 +56,20 @@ class AsyncClient:
     :param connection: where the API is and how to be let in.
     :param http: what makes the calls (see ``open_http``), shared with others and theirs to close; None for one of its
         own.
+    :param token: returns the current token; None takes it from the connection, which may block to mask a new one.
     """
 
-    def __init__(self, connection: ShopConnection, *, http: httpx.AsyncClient | None = None) -> None:
+    def __init__(
+        self,
+        connection: ShopConnection,
+        *,
+        http: httpx.AsyncClient | None = None,
+        token: Callable[[], Awaitable[str]] | None = None,
+    ) -> None:
         self._connection = connection
         self._http = http or open_http()
         self._closes = http is None
-        self._auth = BearerAuth(connection.tokens)
+        self._auth = BearerAuth(token or self._current_token)
         # Waiting for one of the shared sockets is no fault of the API's, so it has no timeout.
         self._timeout = httpx.Timeout(connection.read_timeout, connect=CONNECT_TIMEOUT, pool=None)
 
@@ -72,6 +81,9 @@ class AsyncClient:
     ) -> None:
         if self._closes:
             await self._http.aclose()
+
+    async def _current_token(self) -> str:
+        return self._connection.tokens.current()
 
     async def call(self, function: str, body: bytes) -> dict[str, Any]:
         """

@@ -12,6 +12,7 @@ import random
 from abc import abstractmethod
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -137,7 +138,7 @@ class _BubblehouseTrigger(BaseTrigger):
             async with _client(connection) as client:
                 # The worker has just made a call, and a triggerer starts all its triggers at the same moment.
                 await asyncio.sleep(random.uniform(0, self.poke_interval))  # noqa: S311 (chance, not a secret)
-                while not await self._is_done_or_waits(connection, client):  # noqa: ASYNC110 (there is no event)
+                while not await self._is_done_or_waits(client):  # noqa: ASYNC110 (there is no event)
                     await asyncio.sleep(self.poke_interval)
         except Exception as error:  # noqa: BLE001 (an exception that leaves a trigger loses its class)
             return event_of(error)
@@ -147,10 +148,8 @@ class _BubblehouseTrigger(BaseTrigger):
         """Read the settings out of the stored connection."""
         return shop_connection(stored)
 
-    async def _is_done_or_waits(self, connection: ShopConnection, client: AsyncClient) -> bool:
+    async def _is_done_or_waits(self, client: AsyncClient) -> bool:
         try:
-            # Minting a token masks it, which may block; the call then uses the minted token.
-            await call_in_thread(connection.tokens.current)
             return await self._is_done(client)
         except BubblehouseTransientError as error:
             if not self.wait_when_unavailable:
@@ -268,7 +267,8 @@ async def _client(connection: ShopConnection) -> AsyncIterator[AsyncClient]:
                 shared.http = await asyncio.to_thread(_open_http)
         from airflow_provider_bubblehouse.api.async_client import AsyncClient
 
-        yield AsyncClient(connection, http=shared.http)
+        # A token that has to be minted is masked, which may wait for Airflow.
+        yield AsyncClient(connection, http=shared.http, token=partial(call_in_thread, connection.tokens.current))
     finally:
         shared.users -= 1
         if not shared.users:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import runpy
 from importlib import import_module
 from pathlib import Path
@@ -212,7 +213,8 @@ def test_a_connection_that_cannot_be_used_is_in_the_event(sandbox, monkeypatch, 
 
 
 def test_what_a_trigger_asks_airflow_is_answered_on_the_event_loop_of_the_triggerer(sandbox, monkeypatch):
-    """The triggerer of Airflow 3.0 and 3.1 sends a blocking call on a second event loop otherwise, and then ends."""
+    """Otherwise the triggerer of Airflow 3.0 and 3.1 sends a blocking call on a second event loop, and then ends."""
+    monkeypatch.setattr("airflow_provider_bubblehouse.api.tokens._RENEW_BEFORE_END", math.inf)  # a token for each call
     minted = {"key_id": sandbox.key_id, "shared_secret": sandbox.shared_secret}
     monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", sandbox.connection(password=None, extra=minted))
     loops = []
