@@ -17,7 +17,7 @@ from airflow_provider_bubblehouse.sources.query import SpooledSource
 from airflow_provider_bubblehouse.sources.records import ListSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from airflow_provider_bubblehouse.customers.converter import Converter
 

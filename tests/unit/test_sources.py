@@ -32,9 +32,7 @@ def source(path, **kwargs) -> FileSource:
 
 def rows(source) -> list[object]:
     """Return each row of a source as it stands there, or the error of one that could not be read."""
-    return [
-        block.broken.get(place) or block.record(place) for block in source.chunks() for place in range(block.count)
-    ]
+    return [block.broken.get(place) or block.record(place) for block in source.chunks() for place in range(block.count)]
 
 
 def written(folder, name: str, content: bytes):
