@@ -47,6 +47,7 @@ _PLANS_KEPT = 100  # of a source whose rows go on to have other fields
 _UNKNOWN_FIELDS_WARNED = 50  # names that go on and on are data in the names' place
 
 _NO_IDENTITY = "the row has neither id nor email"
+_NAME_NOT_SENDABLE = "a field's name is not UTF-8 text, or holds a NUL character; save the source as UTF-8"
 _TOO_LARGE = "the row has more bytes as JSON than max_batch_bytes allows"
 
 
@@ -108,11 +109,13 @@ class _Plan(NamedTuple):
 
     :param fields: the fields with their rules, in the order in which they are sent.
     :param unknown: those that Customer2 is not known to have.
+    :param unsendable: those with a name that cannot be sent.
     :param layout: the layout of a customer.
     """
 
     fields: list[tuple[Path, Field]]
     unknown: list[Path]
+    unsendable: list[Path]
     layout: Layout
 
 
@@ -167,6 +170,8 @@ class Converter:
             for path, field in plan.fields
             if self._deletions or path not in block.canonical
         }
+        for path in plan.unsendable:
+            converted[path] = _refuse_name(block.columns[path], faults)
         identities = _identify(converted, block.count, faults)
         if self._deletions:
             _keep_identity(converted, block.count)
@@ -225,16 +230,16 @@ class Converter:
     def _make_plan(self, id_column: str, paths: tuple[Path, ...]) -> _Plan:
         known = deletion_fields(id_column) if self._deletions else customer_fields(self._calendar, id_column)
         sent = [path for path in in_order(paths) if path[0] in known or not self._deletions]
-        fields = [(path, self._field(path, known)) for path in sent]
+        fields = [
+            (path, known.get(path[0], self._other) if len(path) == 1 else self._other)
+            for path in sent
+            if are_clean_texts(path)
+        ]
         unknown = [path for path in sent if path[0] not in FIELD_NAMES]
+        unsendable = [path for path in sent if not are_clean_texts(path)]
         if self._deletions:
             sent = [path for path in sent if path != _DELETED] + [_DELETED]
-        return _Plan(fields, unknown, Layout(sent))
-
-    def _field(self, path: Path, known: Mapping[str, Field]) -> Field:
-        if not are_clean_texts(path):
-            return _NO_FIELD
-        return known.get(path[0], self._other) if len(path) == 1 else self._other
+        return _Plan(fields, unknown, unsendable, Layout(sent))
 
 
 def _valid(faults: Collection[int], count: int) -> list[bool]:
@@ -245,11 +250,11 @@ def _is_given(cell: object) -> bool:
     return cell is not None and cell is not UNSET and not (type(cell) is str and not cell)
 
 
-def _refuse_name(_value: object) -> object:
-    raise InvalidCustomerError("has a name that is not UTF-8 text; save the source as UTF-8")
-
-
-_NO_FIELD = Field(None, _refuse_name, lambda _values, _clean: False, blank_is_empty=False)
+def _refuse_name(cells: Sequence[Any], faults: dict[int, InvalidCustomerError]) -> Sequence[Any]:
+    for place, cell in enumerate(cells):
+        if cell is not UNSET:
+            faults.setdefault(place, InvalidCustomerError(_NAME_NOT_SENDABLE))
+    return [UNSET] * len(cells)
 
 
 def _keep_identity(columns: dict[Path, Sequence[Any]], count: int) -> None:

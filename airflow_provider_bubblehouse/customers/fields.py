@@ -26,7 +26,7 @@ from airflow_provider_bubblehouse.customers.identity import (
     email_address,
     identifier,
 )
-from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, type_name
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, type_name, wrong_type
 from airflow_provider_bubblehouse.customers.times import Calendar, are_dates, are_times
 from airflow_provider_bubblehouse.customers.values import (
     are_clean_texts,
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 _AMOUNT = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _WHOLE = re.compile(r"([0-9]+)(?:\.0+)?")
+_NOT_AN_AMOUNT = 'must be an amount such as "1250.00", without currency or thousands separators'
+
 _INT64_MIN, _INT64_MAX, _UINT64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 _LONGEST_COUNT = len(str(_UINT64_MAX))
 
@@ -156,7 +158,7 @@ def _texts(value: object) -> list[str]:
     if isinstance(value, str):
         value = _from_json_text(value, list, 'must be a JSON array of texts, such as ["vip"]')
     if not isinstance(value, list | tuple):
-        raise InvalidCustomerError(f"must be a list of texts, not {type_name(value)}")
+        raise wrong_type("must be a list of texts", value)
     return [exact_text(inner) for inner in value]
 
 
@@ -189,8 +191,10 @@ def _boolean(value: object, words: Mapping[str, bool] = _BOOLEAN_WORDS) -> bool:
         return words[value]
     if isinstance(value, str):
         found = words.get(exact_text(value).strip().lower())
-    elif isinstance(value, int | float | Decimal) and words is _BOOLEAN_WORDS and value in (0, 1):
-        found = value == 1
+    elif isinstance(value, int | float | Decimal) and words is _BOOLEAN_WORDS:
+        found = bool(value) if value in (0, 1) else None
+    else:
+        raise wrong_type("must be true or false", value)
     if found is None:
         raise InvalidCustomerError("must be true or false")
     return found
@@ -214,6 +218,8 @@ def _count(value: object) -> int:
         number = whole_number(int(match[1])) if match and len(match[1]) <= _LONGEST_COUNT else None
     elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         number = whole_number(value)
+    else:
+        raise wrong_type("must be a whole number", value)
     if number is None or not _INT64_MIN <= number <= _UINT64_MAX:
         raise InvalidCustomerError("must be a whole number")
     return number
@@ -237,9 +243,11 @@ def _amount(value: object) -> str:
         return decimal_text(value)
     if isinstance(value, int) and not isinstance(value, bool):
         raise InvalidCustomerError('is a whole number, which the API reads as millionths; write 5 as the text "5.00"')
-    text = unmarked(exact_text(value).strip()) if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        raise wrong_type(_NOT_AN_AMOUNT, value)
+    text = unmarked(exact_text(value).strip())
     if not _AMOUNT.fullmatch(text):
-        raise InvalidCustomerError('must be an amount such as "1250.00", without currency or thousands separators')
+        raise InvalidCustomerError(_NOT_AN_AMOUNT)
     return text
 
 
@@ -251,7 +259,7 @@ def _extras(calendar: Calendar, value: object) -> object:
     if isinstance(value, str):
         value = _from_json_text(value, dict, "must be a JSON object")
     if not isinstance(value, Mapping):
-        raise InvalidCustomerError(f"must be an object, not {type_name(value)}")
+        raise wrong_type("must be an object", value)
     return _json_value(calendar, value)
 
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from msgspec import UNSET, UnsetType
 
-from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, type_name
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, wrong_type
 from airflow_provider_bubblehouse.customers.values import FIRST_HUGE_NUMBER, exact_text, unmarked, whole_number
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def _as_text(value: object) -> str:
         number = whole_number(value)
         if number is not None:
             return str(number)
-    raise InvalidCustomerError(f"must be text or a whole number, not {type_name(value)}")
+        raise InvalidCustomerError("must be text or a whole number")
+    raise wrong_type("must be text or a whole number", value)
 
 
 def are_identifiers(identifiers: Sequence[str], column: str) -> bool:

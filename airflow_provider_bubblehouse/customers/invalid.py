@@ -33,3 +33,8 @@ def type_name(value: object) -> str:
     kind = type(value)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     return name if _PLAIN_NAME.fullmatch(name) else "value of another type"
+
+
+def wrong_type(reason: str, value: object) -> InvalidCustomerError:
+    """Return the error of a value whose type cannot be that of its field."""
+    return InvalidCustomerError(f"{reason}, not {type_name(value)}")

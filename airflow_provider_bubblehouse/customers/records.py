@@ -31,10 +31,12 @@ def record_of(row: object) -> dict[Any, Any]:
 
     :raises InvalidCustomerError: if it is anything else.
     """
-    if isinstance(row, InvalidCustomerError):  # what the source could not read
-        raise row
     try:
+        if isinstance(row, InvalidCustomerError):  # what the source could not read
+            raise row
         record = _as_dict(row)
+    except InvalidCustomerError:
+        raise
     except Exception:  # noqa: BLE001  an object may raise anything
         raise InvalidCustomerError(f"the row cannot be read: it is a {type_name(row)}", record=row) from None
     if record is None:

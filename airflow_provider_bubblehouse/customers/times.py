@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, type_name
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, wrong_type
 from airflow_provider_bubblehouse.customers.values import exact_text, unmarked
 from airflow_provider_bubblehouse.errors import PermanentError
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _HOUR, _SIXTY = r"(?:[01][0-9]|2[0-3])", r"[0-5][0-9]"
 _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _OFFSET = rf"\s*(?:([Zz]|UTC|utc)|([+-]{_HOUR})(?::?({_SIXTY}))?)?"
-_CANONICAL_TIME = re.compile(rf"{_DAY}T{_HOUR}:{_SIXTY}:{_SIXTY}(?:\.[0-9]+)?(?:Z|[+-]{_HOUR}:{_SIXTY})")
 _LOCAL_TIME = re.compile(rf"{_DAY}[ Tt]{_HOUR}:{_SIXTY}:{_SIXTY}")
 _TIME = re.compile(rf"({_DAY})(?:[ Tt]({_HOUR}:{_SIXTY})(?:(:{_SIXTY})(\.[0-9]+)?)?{_OFFSET})?")
 _DATE = re.compile(rf"({_DAY})(?:[ Tt]00:00(?::00(?:\.0+)?)?{_OFFSET})?")
@@ -62,9 +61,9 @@ class Calendar:
     def time_of_change(self, value: object) -> str:
         """Return the time of a change, which a date alone does not say."""
         if isinstance(value, str):
-            has_time = not re.fullmatch(_DAY, unmarked(value.strip()))
+            has_time = not re.fullmatch(_DAY, unmarked(exact_text(value).strip()))
         else:
-            has_time = isinstance(value, dt.datetime)
+            has_time = isinstance(value, dt.datetime) or not isinstance(value, dt.date)
         if not has_time:
             raise InvalidCustomerError(_NOT_A_TIME)
         return self.time(value)
@@ -91,37 +90,30 @@ class Calendar:
         return f"{(moment - (offset or dt.timedelta())).isoformat()}{fraction}+00:00"
 
     def _of_datetime(self, value: dt.datetime) -> str:
-        try:
-            offset = self._zone.utcoffset(value) if value.tzinfo is None else value.utcoffset()
-            local = value.replace(tzinfo=None)
-            if text := self._offsets[offset]:
-                spelled = local.isoformat() + text
-            else:
-                spelled = (local - (offset or dt.timedelta())).isoformat() + "+00:00"
-        except (ValueError, OverflowError):
-            raise InvalidCustomerError(_NOT_OF_CALENDAR) from None
-        if not _CANONICAL_TIME.fullmatch(spelled):  # a subclass that is not a time, such as pandas' NaT
-            raise InvalidCustomerError(f"{_NOT_A_TIME}, not {type_name(value)}")
-        return spelled
+        local = value.replace(tzinfo=None)
+        if not _TIME.fullmatch(local.isoformat()):  # of a subclass that is not a time, such as pandas' NaT
+            raise wrong_type(_NOT_A_TIME, value)
+        offset = self._zone.utcoffset(value) if value.tzinfo is None else value.utcoffset()
+        if text := self._offsets[offset]:
+            return local.isoformat() + text
+        return (local - (offset or dt.timedelta())).isoformat() + "+00:00"
 
     def date(self, value: object) -> str:
         """Return a date, also of a midnight."""
-        if isinstance(value, dt.datetime):
-            value = value.isoformat(" ")
-        elif isinstance(value, dt.date):
+        if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
             return dt.date.isoformat(value)
-        match = _DATE.fullmatch(_text(value, _NOT_A_DATE))
+        match = _DATE.fullmatch(value.isoformat(" ") if isinstance(value, dt.datetime) else _text(value, _NOT_A_DATE))
         if match is None:
-            raise InvalidCustomerError(_NOT_A_DATE)
+            raise InvalidCustomerError(_NOT_A_DATE) if isinstance(value, str) else wrong_type(_NOT_A_DATE, value)
         _require_day(match[1])
         return match[1]
 
     def birthday(self, value: object) -> str:
         """Return a date that may lack its year: ``0000-12-09``."""
         if isinstance(value, str):
-            text = unmarked(value.strip())
-            if text.startswith(_NO_YEAR):
-                return _NO_YEAR + self.date(_LEAP_YEAR + text[len(_NO_YEAR) :])[len(_NO_YEAR) :]
+            value = unmarked(exact_text(value).strip())
+            if value.startswith(_NO_YEAR):
+                return _NO_YEAR + self.date(_LEAP_YEAR + value[len(_NO_YEAR) :])[len(_NO_YEAR) :]
         return self.date(value)
 
 
@@ -163,7 +155,7 @@ _MOMENTS = list[Annotated[dt.datetime, msgspec.Meta(tz=True)]]
 
 def _text(value: Any, otherwise: str) -> str:
     if not isinstance(value, str):
-        raise InvalidCustomerError(f"{otherwise}, not {type_name(value)}")
+        raise wrong_type(otherwise, value)
     return unmarked(exact_text(value).strip())
 
 

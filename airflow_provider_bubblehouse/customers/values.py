@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, type_name
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, wrong_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -59,7 +59,7 @@ def exact_text(value: object) -> str:
     """Return text as plain ``str`` (the encoder does not take subclasses, such as those of enum or numpy)."""
     if type(value) is not str:
         if not isinstance(value, str):
-            raise InvalidCustomerError(f"must be text, not {type_name(value)}")
+            raise wrong_type("must be text", value)
         value = str.__str__(value)
     if "\0" in value:
         raise InvalidCustomerError(_NUL)
@@ -277,7 +277,7 @@ def decode_line(line: bytes) -> object:
     try:
         return PYTHON_DECODER.decode(text)
     except RecursionError:
-        reason = "the line is nested too deeply"
+        reason = "the row is nested too deeply"
     except ValueError:
         reason = "the line is not valid JSON"
     raise InvalidCustomerError(reason, record=text)

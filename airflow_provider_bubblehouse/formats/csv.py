@@ -155,8 +155,8 @@ class Table:
                     reason = f"the row has {len(row)} cells, but the header has {self._width}"
                     broken[place] = InvalidCustomerError(reason, record=row)
             rows = [nothing if place in broken else row for place, row in enumerate(rows)]
-        cells = list(zip(*rows, strict=True))
-        columns = {path: cells[place] for path, place in self._places.items()} if rows else {}
+        cells = list(zip(*rows, strict=True)) or [()] * self._width
+        columns = {path: cells[place] for path, place in self._places.items()}
         return self._block(columns, len(rows), text, broken, may_be_blank=True)
 
     def _block(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING, BinaryIO
 
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 from airflow_provider_bubblehouse.customers.records import blocks_of
 from airflow_provider_bubblehouse.customers.values import PYTHON_DECODER
 from airflow_provider_bubblehouse.errors import PermanentError
@@ -57,6 +59,9 @@ def _read_rows(name: str, stream: BinaryIO) -> Iterator[list[object]]:
         ) from None
 
 
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|["\[\]{}]', re.DOTALL)  # brackets in a text do not count
+
+
 class _JsonScanner:
     """
     Reads a JSON array value by value, holding about one value at a time.
@@ -97,11 +102,27 @@ class _JsonScanner:
         while True:
             try:
                 value, self._position = PYTHON_DECODER.raw_decode(self._buffer, self._position)
+            except RecursionError:
+                return self._too_deep()
             except ValueError:  # broken, or not all of it is read yet
                 if len(self._buffer) - self._position > MAX_ROW_BYTES or not self._read_more():
                     raise
             else:
                 return value
+
+    def _too_deep(self) -> InvalidCustomerError:
+        """Skip a value that is nested too deeply to be decoded; ValueError if it has no end."""
+        while True:
+            depth = 0
+            for match in _BRACKET.finditer(self._buffer, self._position):
+                if match[0] == '"':  # the text goes on in what is not read yet
+                    break
+                depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
+                if not depth:
+                    self._position = match.end()
+                    return InvalidCustomerError("the row is nested too deeply")
+            if len(self._buffer) - self._position > MAX_ROW_BYTES or not self._read_more():
+                raise ValueError
 
     def _read_more(self) -> bool:
         rest = self._buffer[self._position :]

@@ -67,9 +67,8 @@ class ListSource:
 
 def _canonical(record: object) -> bytes:
     """Return a record as bytes that are the same in every process."""
-    try:
+    with suppress(Exception):  # names that are not text, text that UTF-8 cannot hold, an object that raises
         return msgspec.json.encode(record, enc_hook=repr)
-    except (TypeError, ValueError, RecursionError):  # names that are no text, or text that UTF-8 cannot hold
-        with suppress(ValueError):  # a number that is too long to be written out, and no row is sent with
-            return repr(record).encode(errors="surrogatepass")
-        return b""
+    with suppress(Exception):
+        return repr(record).encode(errors="surrogatepass")
+    return b""  # no such row is sent

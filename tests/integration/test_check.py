@@ -41,7 +41,7 @@ def test_a_file_without_rows_is_said_to_have_none(check):
 
 
 def test_what_is_wrong_is_told_by_reason_number_and_first_rows_and_no_value_is_shown(check):
-    code, said = check(f"1,,{SENTINEL}\n,,\n2,{SENTINEL},2020-01-15 10:30\n" + f"3,,{SENTINEL}\n" * 30)
+    code, said = check(f"1,,{SENTINEL}\n,,\n2,{SENTINEL}@example.com,2020-01-15 10:30\n" + f"3,,{SENTINEL}\n" * 30)
     assert code == 1
     assert SENTINEL not in said
     words = " ".join(said.replace("│", " ").split())

@@ -79,7 +79,7 @@ def test_a_list_arrives_in_batches(sandbox):
 
 
 def test_a_batch_is_cut_by_bytes_too(sandbox):
-    update(customers=[{"id": str(number), "first_name": "x" * 400} for number in range(5)], max_batch_bytes=1024)
+    update(customers=[{"id": str(number), "first_name": "x" * 400} for number in range(1, 6)], max_batch_bytes=1024)
     assert [len(call.customers) for call in sandbox.calls] == [2, 2, 1]
 
 
@@ -266,7 +266,7 @@ def test_more_deletions_than_allowed_are_refused_before_the_first_call(sandbox):
 
 
 def test_a_deletion_with_an_invalid_row_is_refused_whole(sandbox):
-    with pytest.raises(BubblehousePermanentError, match="row 2: deleted is there and not true"):
+    with pytest.raises(BubblehousePermanentError, match="row 2: deleted must be true or left out"):
         delete(customers=[{"id": "1"}, {"id": "2", "deleted": False}], max_customers=9)
     assert sandbox.calls == []
 

@@ -44,7 +44,7 @@ def store() -> Store:
 
 def test_lanes_keep_the_updates_of_a_customer_in_order_and_calls_run_side_by_side(sandbox):
     chosen = random.Random(1)
-    rows = [{"id": str(chosen.randrange(50)), "extras": {"version": number}} for number in range(3000)]
+    rows = [{"id": str(chosen.randrange(1, 51)), "extras": {"version": number}} for number in range(3000)]
     rows += [{"email": f"C{chosen.randrange(9)}@Example.com", "extras": {"version": number}} for number in range(300)]
     sandbox.rates({"delay=0.02": 0.3}, seed=2)
     assert update(customers=rows, in_flight=8, batch_size=20)["accepted"] == len(rows)
@@ -127,14 +127,14 @@ def test_rejected_and_invalid_rows_are_kept_and_can_be_pushed_again(sandbox, tmp
 
 def test_a_cell_that_is_wrong_is_kept_under_its_fields_name_and_can_be_pushed_once_it_is_mended(sandbox, tmp_path):
     (tmp_path / "a.csv").write_text(
-        'Id,Optin,Tags,Secret,City,Orders\n1,TRUE,"[""vip""]",s,Rome,3\n2,,vip,s,,x\n3,true,,s,,\n'
+        'Id,Optin,Tags,Secret,City,Orders\n1,maybe,"[""vip""]",s,Rome,3\n2,,vip,s,,x\n3,true,,s,,\n'
     )
     columns = {"Id": "id", "Optin": "optin", "Tags": "tags", "City": "extras.city", "Orders": "order_count"}
     summary = update(path=tmp_path / "a.csv", column_map=columns, on_invalid="skip", rejected_path=tmp_path / "out")
     assert (summary["accepted"], summary["invalid"]) == (1, 2)
     kept = lines_of(tmp_path / "out")
     assert [line["customer"] for line in kept] == [
-        {"id": "1", "optin": "TRUE", "tags": ["vip"], "extras": {"city": "Rome"}, "order_count": 3},
+        {"id": "1", "optin": "maybe", "tags": '["vip"]', "extras": {"city": "Rome"}, "order_count": "3"},
         {"id": "2", "tags": "vip", "order_count": "x"},
     ]
     kept[0]["customer"]["optin"] = True
@@ -157,7 +157,7 @@ def test_a_file_that_is_refused_whole_leaves_its_invalid_rows_too_whatever_they_
         update(path=tmp_path / "a.jsonl", rejected_path=tmp_path / "out")
     assert [(line["row"], line["customer"]) for line in lines_of(tmp_path / "out")] == [
         (2, "nonsense"),
-        (3, '{"id": "J\udce4ne"}'),
+        (3, {"id": "J\udce4ne"}),
         (4, [1]),
     ]
     assert sandbox.calls == []
@@ -429,7 +429,7 @@ def test_calls_that_are_never_made_are_not_counted(sandbox):
 def test_under_chaos_the_api_ends_with_exactly_the_input(sandbox, store, no_waits, tmp_path):
     chosen = random.Random(3)
     rows = [
-        {"id": str(chosen.randrange(15_000)), "extras": {"version": number, "note": "x" * chosen.randrange(60)}}
+        {"id": str(chosen.randrange(1, 15_001)), "extras": {"version": number, "note": "x" * chosen.randrange(60)}}
         for number in range(50_000)
     ]
     expected = {row["id"]: row for row in rows}

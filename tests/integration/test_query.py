@@ -124,7 +124,7 @@ def test_an_invalid_row_of_a_query_is_kept_where_rejected_rows_are(sandbox, data
     summary = push(on_invalid="skip", rejected_path=folder)
     assert (summary["accepted"], summary["invalid"]) == (9, 1)
     (line,) = [json.loads(line) for file in folder.rglob("*.jsonl") for line in file.read_text().splitlines()]
-    assert (line["row"], line["reason"]) == (4, "first_name must be text")
+    assert (line["row"], line["reason"]) == (4, "first_name must be text, not bytes")
     assert line["customer"] == {"id": 4, "email": "4@example.com", "first_name": "b'\\x00'"}
 
 

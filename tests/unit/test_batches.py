@@ -8,11 +8,13 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-from airflow_provider_bubblehouse.push.batches import Batch, Batcher, Encoded, Unencoded, largest_customer
+from airflow_provider_bubblehouse.customers.encoded import AsWritten, Encoded, Unencoded
+from airflow_provider_bubblehouse.push.batches import Batch, Batcher, largest_customer
 
 LEAST = 1024
 FORMS = {
     "encoded": Encoded,
+    "as written": lambda lines: AsWritten([json.loads(line) for line in lines], lines),
     "unencoded": lambda lines: Unencoded([json.loads(line) for line in lines]),
 }
 
