@@ -29,8 +29,7 @@ from every_path import (
     in_parquet,
     verdicts,
 )
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 from markupsafe import Markup
 
 from airflow_provider_bubblehouse.customers.converter import Converter

@@ -19,7 +19,7 @@ from typing import Any
 from airflow_provider_bubblehouse.customers import RULES_VERSION
 from airflow_provider_bubblehouse.customers.converter import Converter
 from airflow_provider_bubblehouse.customers.values import Float32
-from airflow_provider_bubblehouse.push.lanes import lane_of
+from airflow_provider_bubblehouse.push.batches import lane_of
 from airflow_provider_bubblehouse.sources.records import ListSource
 
 CORPUS = Path(__file__).with_name("corpus.json")
