@@ -11,9 +11,9 @@ import ssl
 
 import fsspec
 import pytest
-from airflow_provider_bubblehouse.api.customers import InvalidCustomerError
-from airflow_provider_bubblehouse.push.encoder import InvalidRow
 
+from airflow_provider_bubblehouse.customers.converter import InvalidRow
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
 from airflow_provider_bubblehouse.stores import Fault, fault_of, is_local, store_faults, url_of, without_credentials
