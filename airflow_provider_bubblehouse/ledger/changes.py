@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
 
-from airflow_provider_bubblehouse.errors import BubblehouseError, BubblehouseTransientError
+from airflow_provider_bubblehouse.errors import BubblehouseError, BubblehouseTransientError, PermanentError
 from airflow_provider_bubblehouse.ledger.entries import Entries, hash_of, is_whole
 from airflow_provider_bubblehouse.ledger.folder import GoneError, LedgerTakenError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HASHES = 100_000  # of a pending file, read at once
+_ID_FIRST = b'{"id":'  # so begins the canonical JSON of every customer who has one
 _OPEN_ATTEMPTS = 5  # each time another push ended while this one was reading the folder
 
 
@@ -48,6 +49,7 @@ class Changes:
         self._changed = bytearray()  # a bit for each row of the source
         self._sent: dict[int, tuple[int, int]] = {}  # by row number, the hashes of a row that is under way
         self._newest: dict[int, int] = {}  # by identity, the number of the last row that is under way
+        self._has_id: set[bool] = set()
         self._read_pending: list[str] = []
         self._own_pending: str | None = None
         self._is_discarded = False
@@ -72,8 +74,15 @@ class Changes:
 
         :param numbers: the number of each row in the source.
         :param identities: the identity of each.
-        :param customers: each customer as JSON.
+        :param customers: each customer as JSON, in canonical form.
+        :raises PermanentError: if some customers have an id and others have none.
         """
+        self._has_id.update({customer.startswith(_ID_FIRST) for customer in customers})
+        if len(self._has_id) > 1:
+            raise PermanentError(
+                "Some rows have an id and others only an email, so one person could have two entries in the ledger; "
+                "nothing was sent. Split the source in two, each with a ledger_path of its own, if nobody is in both."
+            )
         keys = [hash_of(identity.encode()) for identity in identities]
         if self._deletes:
             unchanged = [False] * len(keys)

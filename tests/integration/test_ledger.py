@@ -46,8 +46,8 @@ def push(folder: LedgerFolder, **options) -> dict:
     return summed(prepared(folder, **options).run())
 
 
-def pushing_fails(kind, folder: LedgerFolder, **options) -> dict:
-    with pytest.raises(kind) as caught:
+def pushing_fails(error, folder: LedgerFolder, **options) -> dict:
+    with pytest.raises(error) as caught:
         prepared(folder, **options).run()
     return summed(caught.value.summary)
 
@@ -151,6 +151,35 @@ def test_emails_are_one_customer_in_any_case(sandbox, folder):
     summary = push(folder, customers=[{"email": "a@example.com", "first_name": "x"}])
     assert summary["accepted"] == 1  # the text has changed
     assert push(folder, customers=[{"email": "a@example.com", "first_name": "x"}])["unchanged"] == 1
+
+
+@pytest.mark.parametrize("kind", [UpdateCustomersOperator, DeleteCustomersOperator])
+def test_a_source_that_names_some_customers_by_id_and_some_by_email_is_refused(sandbox, folder, kind):
+    options = {"max_customers": 100} if kind is DeleteCustomersOperator else {}
+    rows = [*people(20), {"id": "", "email": "a@example.com"}]
+    summary = pushing_fails(BubblehousePermanentError, folder, kind=kind, customers=rows, **options)
+    assert (summary["unsent"], sandbox.calls, folder.pending()) == (21, [], [])
+    assert push(folder, kind=kind, customers=rows[20:], **options)["accepted"] == 1
+
+
+@pytest.mark.parametrize("source", ["jsonl", "mapped jsonl", "csv", "typed list", "query"])
+def test_the_ledger_knows_a_customer_whatever_its_source(
+    sandbox, folder, tmp_path, chinook_database, monkeypatch, source
+):
+    (tmp_path / "a.csv").write_text("id,optin\n1,yes\n2,no\n")
+    (tmp_path / "a.jsonl").write_text('{"optin": true, "id": 1}\n{"id":"2",  "optin":false}\n')
+    database = {"conn_type": "sqlite", "host": chinook_database}
+    monkeypatch.setenv("AIRFLOW_CONN_CHINOOK", json.dumps(database))
+    query = "SELECT CustomerId AS id, CustomerId % 2 AS optin FROM Customer WHERE CustomerId < 3 ORDER BY 1"
+    given = {
+        "jsonl": {"path": tmp_path / "a.jsonl"},
+        "mapped jsonl": {"path": tmp_path / "a.jsonl", "column_map": {"id": "id", "optin": "optin"}},
+        "csv": {"path": tmp_path / "a.csv"},
+        "typed list": {"customers": [{"id": 1, "optin": True}, {"optin": "No", "id": 2}]},
+        "query": {"sql": query, "sql_conn_id": "chinook"},
+    }[source]
+    assert push(folder, customers=[{"id": "1", "optin": True}, {"id": "2", "optin": False}])["accepted"] == 2
+    assert push(folder, **given)["unchanged"] == 2
 
 
 def test_a_deletion_removes_the_entry_so_that_a_return_is_sent(sandbox, folder):
