@@ -170,7 +170,7 @@ def test_the_ledger_knows_a_customer_whatever_its_source(
     (tmp_path / "a.jsonl").write_text('{"optin": true, "id": 1}\n{"id":"2",  "optin":false}\n')
     database = {"conn_type": "sqlite", "host": chinook_database}
     monkeypatch.setenv("AIRFLOW_CONN_CHINOOK", json.dumps(database))
-    query = "SELECT CustomerId AS id, CustomerId % 2 AS optin FROM Customer WHERE CustomerId < 3 ORDER BY 1"
+    query = "SELECT CustomerId AS id, CustomerId % 2 AS optin FROM Customer WHERE CustomerId IN ('1', '2') ORDER BY 1"
     given = {
         "jsonl": {"path": tmp_path / "a.jsonl"},
         "mapped jsonl": {"path": tmp_path / "a.jsonl", "column_map": {"id": "id", "optin": "optin"}},
