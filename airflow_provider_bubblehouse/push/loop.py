@@ -200,7 +200,7 @@ class Loop:
     def _write_rejected(self, batch: Batch, error: RejectedError, rejected_rows: RejectedRows) -> None:
         summary = self._report.summary
         if summary.state.rejection is not None and tuple(batch.numbers) in summary.state.rejection.unwritten:
-            rejected_rows.add_rejected(batch, error)
+            rejected_rows.add_rejected(batch, error, self._report.places)
             summary.state = summary.state.after_writing(batch.numbers)
 
     def _wind_down(self, error: BaseException, workers: Workers) -> BaseException:

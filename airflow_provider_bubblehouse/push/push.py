@@ -211,10 +211,11 @@ class Push:
             return
         error = RejectedError("An earlier try was rejected.", status=rejection.status, error_id=rejection.error_id)
         for numbers in rejection.unwritten:
-            reader = self._reader(Report(), on_invalid=lambda _rows: None)  # what it counts is counted already
+            report = Report()  # another one, because an earlier try has counted these rows
+            reader = self._reader(report, on_invalid=lambda _rows: None)
             batch = reader.read_again(numbers)
             if batch is not None:
-                self.rejected_rows.add_rejected(batch, error)
+                self.rejected_rows.add_rejected(batch, error, report.places)
             self.report.summary.state = self.report.summary.state.after_writing(numbers)
 
     def _reader(self, report: Report, *, on_invalid: Callable[[Sequence[InvalidRow]], None]) -> Reader:
@@ -230,7 +231,7 @@ class Push:
 
     def _report_invalid(self, rows: Sequence[InvalidRow]) -> None:
         if self.rejected_rows is not None:
-            self.rejected_rows.add_invalid(rows)
+            self.rejected_rows.add_invalid(rows, self.report.places)
         self.report.add_invalid(rows)
 
     def _send(self, reader: Reader) -> None:

@@ -1,8 +1,8 @@
 """
-Rejected and invalid rows, kept in a folder to be mended and pushed again with ``file_format="rejected"``.
+Rejected and invalid rows, written to a folder to be corrected and pushed again with ``file_format="rejected"``.
 
-A line is one row: its number, the reason, the API's status and error id, and the customer. Object stores cannot append,
-so each flush makes a new file, named by its first row; a later try writes the same file again.
+A line is one row: its file and number there, the reason, the API's status and error id, and the customer. Object stores
+cannot append, so each flush writes a new file, named by its first row; a later try writes the same file again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.customers.converter import InvalidRow
     from airflow_provider_bubblehouse.errors import BubblehouseError
     from airflow_provider_bubblehouse.push.batches import Batch
+    from airflow_provider_bubblehouse.push.report import Places
 
 _ADVICE = "Rows that are not accepted would be lost; check rejected_path."
 
@@ -40,39 +41,36 @@ class RejectedRows:
         self.folder = (url_of(filesystem, path) if url is None else url).rstrip("/")
         self.written = False
 
-    def add_rejected(self, batch: Batch, error: BubblehouseError) -> None:
+    def add_rejected(self, batch: Batch, error: BubblehouseError, places: Places) -> None:
         """
-        Keep the rows of a refused call.
+        Write the rows of a rejected batch.
 
-        :param batch: the call's rows.
-        :param error: what it was answered.
+        :param batch: the batch.
+        :param error: what the API answered.
+        :param places: converts a row's number to its file and its number there.
         """
-        answer = {"reason": "rejected", "status": error.status, "error_id": error.error_id}
-        lines = [
-            json.dumps({"row": number, **answer})[:-1].encode() + b', "customer": ' + bytes(customer) + b"}"
-            for number, customer in zip(batch.numbers, batch.customers(), strict=True)
-        ]
-        self._write(batch.numbers[0], lines)
+        self._write(
+            batch.numbers[0],
+            [
+                _line(places.of(number), "rejected", error, bytes(customer))
+                for number, customer in zip(batch.numbers, batch.customers(), strict=True)
+            ],
+        )
 
-    def add_invalid(self, rows: Sequence[InvalidRow]) -> None:
+    def add_invalid(self, rows: Sequence[InvalidRow], places: Places) -> None:
         """
-        Keep rows that no call was made of.
+        Write invalid rows.
 
         :param rows: some rows.
+        :param places: converts a row's number to its file and its number there.
         """
-        lines = [
-            json.dumps(
-                {
-                    "row": row.number,
-                    "reason": str(row.error),
-                    "status": None,
-                    "error_id": None,
-                    "customer": in_json(row.record),
-                },
-            ).encode()
-            for row in rows
-        ]
-        self._write(rows[0].number, lines)
+        self._write(
+            rows[0].number,
+            [
+                _line(places.of(row.number), str(row.error), None, json.dumps(in_json(row.record)).encode())
+                for row in rows
+            ],
+        )
 
     def _write(self, first_row: int, lines: Sequence[bytes]) -> None:
         name = f"{first_row}.jsonl"
@@ -81,6 +79,18 @@ class RejectedRows:
                 self._filesystem.makedirs(self._path, exist_ok=True)
             self._filesystem.pipe_file(f"{self._path}/{name}", b"\n".join(lines) + b"\n")
         self.written = True
+
+
+def _line(place: tuple[str, int], reason: str, error: BubblehouseError | None, customer: bytes) -> bytes:
+    file, number = place
+    head = {
+        "file": file or None,
+        "row": number,
+        "reason": reason,
+        "status": error and error.status,
+        "error_id": error and error.error_id,
+    }
+    return json.dumps(head)[:-1].encode() + b', "customer": ' + customer + b"}"
 
 
 def in_json(record: object) -> object:

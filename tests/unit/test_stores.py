@@ -16,6 +16,7 @@ from airflow_provider_bubblehouse.customers.converter import InvalidRow
 from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
+from airflow_provider_bubblehouse.push.report import Places
 from airflow_provider_bubblehouse.stores import Fault, fault_of, is_local, store_faults, url_of, without_credentials
 
 
@@ -244,11 +245,15 @@ def test_rejected_rows_create_no_bucket_but_local_folders(tmp_path):
     invalid = [InvalidRow(7, InvalidCustomerError("must be text", "phone"), {"id": "7"})]
     store = Bucket()
     rows = RejectedRows(store, "bucket/rejected/")
-    rows.add_invalid(invalid)
+    places = Places()
+    places.begin("a.csv", 1)
+    places.begin("b.csv", 6)
+    rows.add_invalid(invalid, places)
     ((name, content),) = store.written.items()
     assert (name, rows.folder) == ("bucket/rejected/7.jsonl", "bucket://bucket/rejected")
-    assert json.loads(content)["customer"] == {"id": "7"}
+    line = json.loads(content)
+    assert (line["file"], line["row"], line["customer"]) == ("b.csv", 2, {"id": "7"})
     rows = RejectedRows(fsspec.filesystem("file"), f"{tmp_path}/new/folder/")
-    rows.add_invalid(invalid)
+    rows.add_invalid(invalid, places)
     assert (tmp_path / "new" / "folder" / "7.jsonl").read_bytes() == content
     assert rows.folder == f"{tmp_path}/new/folder"
