@@ -319,6 +319,19 @@ def test_rejected_rows_whose_writing_was_interrupted_are_written_by_the_next_try
     assert (summary["unsent"] == 0) == (on_rejected == "continue")
 
 
+def test_a_second_rejection_that_is_not_saved_brings_no_retry_that_would_send_it_again(sandbox, no_waits):
+    class FullSoon(Store):
+        def set(self, key, value):
+            if self.sets:
+                raise ConnectionError
+            super().set(key, value)
+
+    sandbox.script("400", "400", "503")
+    options = {"customers": people(50), "batch_size": 10, "max_attempts": 1, "on_rejected": "continue"}
+    summary = failed(BubblehouseRejectedError, FullSoon(), **options)
+    assert (summary["rejected"], summary["unsent"]) == (20, 30)
+
+
 @pytest.fixture
 def execution_timeout():
     """Make SIGALRM raise what Airflow raises at a task's ``execution_timeout``."""
@@ -696,6 +709,14 @@ def test_a_source_that_changes_is_never_a_success(sandbox, on_invalid, reads, ro
     with pytest.raises(BubblehousePermanentError, match="changed while being read"):
         push.run()
     assert calls is None or len(sandbox.calls) == calls
+
+
+def test_a_source_whose_rows_become_invalid_after_they_were_counted_is_never_a_success(sandbox):
+    options = {"customers": people(30), "on_invalid": "skip", "min_customers": 30}
+    push = UpdateCustomersOperator(task_id="push", **options)._prepare({})
+    push.source = Changing(push.source, reads=1, rows=[*people(29), {"first_name": "nobody"}], version="first")
+    with pytest.raises(BubblehousePermanentError, match="changed while being read"):
+        push.run()
 
 
 def test_a_source_that_has_fewer_rows_than_an_earlier_try_has_read_is_never_a_success(sandbox, store, no_waits):
