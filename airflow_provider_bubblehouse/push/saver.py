@@ -27,10 +27,9 @@ _BROKEN_PIPE = (BrokenPipeError, ConnectionResetError, EOFError)
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """Store a value, now if ``at_once``, and answer whether it is stored."""
+    """Store a value; if somebody waits for the answer, at once."""
 
     value: Any
-    at_once: bool = False
     answer: SimpleQueue[bool] | None = None
 
 
@@ -69,7 +68,7 @@ class Saver:
             self.save(value)
             return False
         answer: SimpleQueue[bool] = SimpleQueue()
-        self._requests.put(_Request(value, at_once=even_if_failing, answer=answer))
+        self._requests.put(_Request(value, answer))
         started = time.monotonic()
         while (left := started + timeout() - time.monotonic()) > 0:
             with suppress(Empty):
@@ -93,16 +92,16 @@ class Saver:
             newest = [request for request in requests if request is not None]
             if newest:
                 value = newest[-1].value
-            if value is not None and (time.monotonic() >= due or any(request.at_once for request in newest)):
+            answers = [request.answer for request in newest if request.answer is not None]
+            if value is not None and (answers or time.monotonic() >= due):
                 self._is_failing = not self._save(value, has_failed=wait > 0)
                 if self._is_failing:
                     wait = min(wait * 2 or _FIRST_WAIT, _MAX_WAIT)
                     due = time.monotonic() + wait
                 else:
                     value, due, wait = None, 0.0, 0.0
-            for request in newest:
-                if request.answer is not None:
-                    request.answer.put(value is None)
+            for answer in answers:
+                answer.put(value is None)
 
     def _next(self, timeout: float | None) -> list[_Request | None]:
         """Wait for requests, and return all that there are; none after the timeout."""
