@@ -143,9 +143,9 @@ def lineage(running_sandbox, airflow_database, tmp_path_factory) -> Lineage:
         "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
         "AIRFLOW__OPENLINEAGE__DISABLED": "False",
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "file", "log_file_path": str(events), "append": True}),
-        # Everything that it can report of a task. The version of Airflow 3.0's constraints recurses without end then,
-        # whatever the task.
-        "AIRFLOW__OPENLINEAGE__INCLUDE_FULL_TASK_INFO": str(AIRFLOW != (3, 0)),
+        # Everything that it can report of a task. The versions in the constraints of Airflow 3.0 to 3.2 recurse without
+        # end then, whatever the task.
+        "AIRFLOW__OPENLINEAGE__INCLUDE_FULL_TASK_INFO": str(not (3, 0) <= AIRFLOW <= (3, 2)),
         "AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT": running_sandbox.connection(),
     }
     if AIRFLOW < (3, 1):  # whose dag.test() does not enter the DAGs of the folder into the database

@@ -6,6 +6,7 @@ import copy
 import csv
 import json
 import sqlite3
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -488,7 +489,8 @@ def test_customers_that_are_no_list_are_refused_without_being_shown(sandbox, cus
         ("file:///customers-?.csv", "does not match a character"),
     ],
 )
-def test_a_path_that_leads_nowhere_is_an_error_that_names_the_remedy(sandbox, path, said):
+def test_a_path_that_leads_nowhere_is_an_error_that_names_the_remedy(sandbox, path, said, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # it may be installed
     with pytest.raises(BubblehousePermanentError, match=said):
         update(path=path)
 
