@@ -568,6 +568,10 @@ def _parameters(value: Any) -> Sequence[Any] | Mapping[str, Any]:
 
 
 def _filesystem(location: ObjectStoragePath) -> Any:
+    if _is_local(location):  # Airflow would import the file systems of all providers, which takes a third of a second
+        from fsspec.implementations.local import LocalFileSystem
+
+        return LocalFileSystem()
     try:
         return location.fs
     except (ImportError, ValueError):
@@ -580,8 +584,11 @@ def _filesystem(location: ObjectStoragePath) -> Any:
 
 def _url(location: ObjectStoragePath) -> str:
     """Return a path as the operators take it: a URL with its Airflow connection, or a plain path."""
-    local = location.protocol in ("", "file", "local")
-    return str(location.path) if local else without_credentials(str(location))
+    return str(location.path) if _is_local(location) else without_credentials(str(location))
+
+
+def _is_local(location: ObjectStoragePath) -> bool:
+    return location.protocol in ("", "file", "local")
 
 
 def _location(path: Any) -> ObjectStoragePath:
