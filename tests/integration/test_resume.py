@@ -130,6 +130,19 @@ def test_a_file_that_was_changed_between_two_tries_starts_over(sandbox, store, n
     assert update(store, **options)["resumed_at"] == 0
 
 
+def test_a_source_that_is_continued_is_not_validated_again(sandbox, store, no_waits, monkeypatch):
+    from airflow_provider_bubblehouse.sources.records import ListSource
+
+    options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    passes = []
+    chunks = ListSource.chunks
+    monkeypatch.setattr(ListSource, "chunks", lambda source: passes.append(1) or chunks(source))
+    assert update(store, **options)["accepted"] == 100
+    assert len(passes) == 1
+
+
 def test_a_dry_run_leaves_the_progress_alone(sandbox, store, no_waits):
     options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
     sandbox.script("ok", "503")
@@ -885,6 +898,19 @@ def test_without_its_supervisor_a_push_stops_and_saves_nothing(sandbox, store, m
         push.run()
     assert len(sandbox.calls) < 60
     assert store.sets <= sets_when_lost[0] + 1  # one may have been under way
+
+
+def test_without_its_supervisor_a_push_that_fails_does_not_overwrite_what_its_retry_may_have_saved(
+    sandbox, store, no_waits, monkeypatch
+):
+    monkeypatch.setattr(loop, "_TICK", 1e6)
+    sandbox.script("ok", "503")
+    options = {"customers": people(30), "batch_size": 10, "max_attempts": 1}
+    push = UpdateCustomersOperator(task_id="push", **options)._prepare({"task_state_store": store})
+    push._loop._is_orphan = lambda: True
+    with pytest.raises(BubblehouseTransientError):
+        push.run()
+    assert store.sets == 0
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError, ConnectionResetError, EOFError])
