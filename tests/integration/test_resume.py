@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -128,6 +129,19 @@ def test_a_file_that_was_changed_between_two_tries_starts_over(sandbox, store, n
     else:
         write_lines(path, people(101))
     assert update(store, **options)["resumed_at"] == 0
+
+
+def test_a_source_that_is_continued_is_not_validated_again(sandbox, store, no_waits, monkeypatch):
+    from airflow_provider_bubblehouse.sources.records import ListSource
+
+    options = {"customers": people(100), "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    passes = []
+    chunks = ListSource.chunks
+    monkeypatch.setattr(ListSource, "chunks", lambda source: passes.append(1) or chunks(source))
+    assert update(store, **options)["accepted"] == 100
+    assert len(passes) == 1
 
 
 def test_a_dry_run_leaves_the_progress_alone(sandbox, store, no_waits):
@@ -545,6 +559,18 @@ def test_a_row_that_becomes_valid_between_two_tries_shifts_no_other_row(
     assert {customer["id"] for customer in sandbox.customers()} == {row["id"] for row in people(30)}
 
 
+def test_progress_that_does_not_fit_is_deleted_and_a_rejection_stays(sandbox, store, no_waits, monkeypatch):
+    options = {"customers": people(30), "batch_size": 5, "max_attempts": 1, "on_invalid": "skip"}
+    options["on_rejected"] = "continue"
+    with monkeypatch.context() as patch:
+        refuse(patch, "3")
+        sandbox.script("ok", "400", "503")
+        failed(BubblehouseTransientError, store, **options)
+    for kind in (BubblehouseTransientError, BubblehouseRejectedError, BubblehouseRejectedError):
+        failed(kind, store, **options)
+    assert len(sandbox.calls) == 3
+
+
 def test_progress_counts_rows_of_the_source_and_not_valid_ones(sandbox, store, no_waits, monkeypatch):
     refuse(monkeypatch, "3")
     sandbox.script("ok", "503")
@@ -858,10 +884,30 @@ def test_requests_do_not_hurry_a_failing_store(monkeypatch):
     saving = saver.Saver(store, on_broken_pipe=lambda: None)
     for row in range(100):
         assert saving.save_now({"row": row}, timeout=lambda: 30) is False
+        wait_until(saving._requests.empty)
     assert store.sets == 1
     assert saving.save_now({"row": 100}, timeout=lambda: 30, even_if_failing=True) is True
     assert json.loads(store.values["bubblehouse_push"]) == {"row": 100}
     saving.close(timeout=30)
+
+
+def test_the_waits_for_a_failing_store_double_up_to_a_limit(monkeypatch):
+    monkeypatch.setattr(saver, "_FIRST_WAIT", 0.02)
+    monkeypatch.setattr(saver, "_MAX_WAIT", 0.08)
+    tries = []
+
+    class Failing(Store):
+        def set(self, key, value):
+            tries.append(time.monotonic())
+            raise ConnectionError
+
+    saving = saver.Saver(Failing(), on_broken_pipe=lambda: None)
+    saving.save({"row": 1})
+    wait_until(lambda: len(tries) >= 8)
+    saving.close(timeout=30)
+    waits = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert all(wait >= least for wait, least in zip(waits, [0.02, 0.04, 0.08, 0.08], strict=False))
+    assert min(waits[3:]) < 0.16  # the least that the fourth one would be without the limit
 
 
 # A lost supervisor
@@ -885,6 +931,19 @@ def test_without_its_supervisor_a_push_stops_and_saves_nothing(sandbox, store, m
         push.run()
     assert len(sandbox.calls) < 60
     assert store.sets <= sets_when_lost[0] + 1  # one may have been under way
+
+
+def test_without_its_supervisor_a_push_that_fails_does_not_overwrite_what_its_retry_may_have_saved(
+    sandbox, store, no_waits, monkeypatch
+):
+    monkeypatch.setattr(loop, "_TICK", 1e6)
+    sandbox.script("ok", "503")
+    options = {"customers": people(30), "batch_size": 10, "max_attempts": 1}
+    push = UpdateCustomersOperator(task_id="push", **options)._prepare({"task_state_store": store})
+    push._loop._is_orphan = lambda: True
+    with pytest.raises(BubblehouseTransientError):
+        push.run()
+    assert store.sets == 0
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError, ConnectionResetError, EOFError])
