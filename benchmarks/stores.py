@@ -41,7 +41,7 @@ def measure(rows: int) -> dict[str, float]:
             write_jsonl(path := Path(folder) / name, count)
             store.put(f"{name}.jsonl", path.read_bytes())
         for number in range(OBJECTS):
-            store.put(f"shards/{number:04}.jsonl", b'{"id": "%d"}\n' % number)
+            store.put(f"shards/{number:04}.jsonl", b'{"id": "%d"}\n' % (number + 1))
         environment = os.environ | store.connections()
         few, many, glob = (store.url(key) for key in ("few.jsonl", "many.jsonl", "shards/*.jsonl"))
         large = _push(environment, few, many, port, **ONE_PASS)
@@ -73,7 +73,7 @@ def main() -> None:
     if sys.argv[1] == "push":
         first, second, port, options = sys.argv[2:]
         for path in (first, second):
-            rows = contenders.operator(path, int(port), **json.loads(options))
+            rows = contenders.operator_on_file(path, int(port), **json.loads(options))
         print(json.dumps({"rows": rows, **contenders.time_used()}))
     else:
         print(json.dumps(measure(int(sys.argv[1]))))

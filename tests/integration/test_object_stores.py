@@ -317,7 +317,7 @@ def test_what_the_library_remembers_does_not_hide_a_change(object_store):
 @pytest.mark.parametrize("pattern", ["shards/*.jsonl", "shards/s*.jsonl", "*/*.jsonl", "**/*.jsonl"])
 def test_each_object_of_a_glob_takes_one_request_a_pass(object_store, sandbox, on_invalid, passes, pattern):
     for number in range(40):
-        object_store.put(f"shards/s{number}.jsonl", lines(3, first=number * 3))
+        object_store.put(f"shards/s{number}.jsonl", lines(3, first=number * 3 + 1))
     object_store.clear_requests()
     assert update(path=object_store.url(pattern), on_invalid=on_invalid)["accepted"] == 120
     counts = object_store.counts()

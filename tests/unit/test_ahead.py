@@ -121,6 +121,10 @@ class Slow(type(fsspec.filesystem("memory"))):
         return super()._open(path, mode, **kwargs)
 
 
+def records(block) -> list[object]:
+    return [block.record(place) for place in range(block.count)]
+
+
 @pytest.fixture
 def slow() -> Slow:
     store = Slow()
@@ -131,18 +135,18 @@ def slow() -> Slow:
 
 def test_the_next_file_is_opened_while_the_rows_of_the_one_before_are_worked_on(slow):
     with closing(FileSource(slow, "/slow/*.jsonl").chunks()) as chunks:
-        assert list(next(chunks).records()) == [{"id": "a"}]
+        assert records(next(chunks)) == [{"id": "a"}]
         assert slow.asked.wait(SOON)
         slow.let.set()
-        assert [record for chunk in chunks for record in chunk.records()] == [{"id": "b"}]
+        assert [record for chunk in chunks for record in records(chunk)] == [{"id": "b"}]
 
 
 def test_a_store_that_hangs_yields_chunks_without_rows_meanwhile(slow, monkeypatch):
     monkeypatch.setattr(ahead, "PATIENCE", 0.01)
     with closing(FileSource(slow, "/slow/*.jsonl").chunks()) as chunks:
-        while not list(next(chunks).records()):
+        while not next(chunks).count:
             pass
         waiting = next(chunks)
-        assert (waiting.file, list(waiting.records())) == ("/slow/a.jsonl", [])
+        assert (waiting.file, waiting.count) == ("/slow/a.jsonl", 0)
         slow.let.set()
-        assert [record for chunk in chunks for record in chunk.records()] == [{"id": "b"}]
+        assert [record for chunk in chunks for record in records(chunk)] == [{"id": "b"}]
