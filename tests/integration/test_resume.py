@@ -513,7 +513,7 @@ def refuse(monkeypatch, *ids: str) -> None:
         refused = [
             number for number, identity in zip(checked.numbers, checked.identities, strict=True) if identity in ids
         ]
-        customers, error = checked.customers().pick(places), InvalidCustomerError("is not accepted", "id")
+        customers = checked.customers().pick(places)
         return replace(
             checked,
             numbers=[checked.numbers[place] for place in places],
