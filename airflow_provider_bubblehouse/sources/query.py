@@ -172,7 +172,12 @@ class SpooledRows:
         customers = _IDENTITIES.decode_lines(b"".join(lines))
         identities = identities_of([one.id for one in customers], [one.email for one in customers])
         return CheckedChunk(
-            len(self.lines), numbers, identities, lambda: Encoded([line[:-1] for line in lines]), invalid
+            count=len(self.lines),
+            numbers=numbers,
+            identities=identities,
+            customers=lambda: Encoded([line[:-1] for line in lines]),
+            invalid=invalid,
+            without_id=sum(one.id is None for one in customers),
         )
 
 

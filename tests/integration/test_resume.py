@@ -29,7 +29,6 @@ from pushes import (
 
 from airflow_provider_bubblehouse.airflow_compat import AirflowTaskTimeout
 from airflow_provider_bubblehouse.customers.converter import Converter, InvalidRow
-from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
     BubblehouseRejectedError,
@@ -527,7 +526,7 @@ def refuse(monkeypatch, *ids: str) -> None:
         refused = [
             number for number, identity in zip(checked.numbers, checked.identities, strict=True) if identity in ids
         ]
-        customers, error = checked.customers().pick(places), InvalidCustomerError("is not accepted", "id")
+        customers = checked.customers().pick(places)
         return replace(
             checked,
             numbers=[checked.numbers[place] for place in places],
