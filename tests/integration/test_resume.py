@@ -532,7 +532,7 @@ def refuse(monkeypatch, *ids: str) -> None:
             numbers=[checked.numbers[place] for place in places],
             identities=[checked.identities[place] for place in places],
             customers=lambda: customers,
-            invalid=[InvalidRow(number, error, None) for number in refused],
+            invalid=[InvalidRow(number, InvalidCustomerError("is not accepted", "id"), None) for number in refused],
         )
 
     monkeypatch.setattr(Converter, "check", strict_check)

@@ -125,10 +125,6 @@ class Slow(type(fsspec.filesystem("memory"))):
         return super()._open(path, mode, **kwargs)
 
 
-def records(block) -> list[object]:
-    return [block.record(place) for place in range(block.count)]
-
-
 @pytest.fixture
 def slow() -> Slow:
     store = Slow()
