@@ -29,6 +29,7 @@ from pushes import (
 
 from airflow_provider_bubblehouse.airflow_compat import AirflowTaskTimeout
 from airflow_provider_bubblehouse.customers.converter import Converter, InvalidRow
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
     BubblehouseRejectedError,
