@@ -44,6 +44,7 @@ def operator_on_file(path: str, port: int, **options: Any) -> int:
 
 def operator(port: int, **options: Any) -> int:
     """Push with ``UpdateCustomersOperator.execute``: validation, progress and checkpoints on."""
+    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
     from airflow.sdk.listener import get_listener_manager
 
     import airflow_provider_bubblehouse.api.client
@@ -52,6 +53,7 @@ def operator(port: int, **options: Any) -> int:
     from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
     get_listener_manager()  # loads plugins, as every worker has when a task begins
+    get_hook_lineage_collector()  # imports the assets of all providers: a cost of what is installed, once in a process
     os.environ["AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT"] = json.dumps(
         {"conn_type": "bubblehouse", "host": f"http://127.0.0.1:{port}", "login": SHOP, "password": "token"}
     )
