@@ -21,7 +21,7 @@ def test_objects_are_read_and_written_through_a_connection_in_the_url(object_sto
 
 def test_a_push_reads_objects_and_the_store_counts_its_requests(object_store, sandbox):
     for number in range(3):
-        object_store.put(f"shard-{number}.jsonl", b'{"id": "%d"}\n' % number)
+        object_store.put(f"shard-{number}.jsonl", b'{"id": "%d"}\n' % (number + 1))
     summary = UpdateCustomersOperator(task_id="push", path=object_store.url("shard-*.jsonl")).execute({})
     assert summary["accepted"] == 3
     counts = object_store.counts()
