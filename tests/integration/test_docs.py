@@ -135,7 +135,7 @@ def page(block, sandbox, airflow_database, chinook_database, tmp_path, monkeypat
     page.replaced |= {'"/data/': f'"{tmp_path}/data/', "my-shop": sandbox.shop, "http://127.0.0.1:8765": sandbox.url}
     page.write("data/customers.csv", CSV)
     page.write("data/forget.csv", "id\n1001\n")
-    page.write("data/mended/1.jsonl", REJECTED)
+    page.write("data/corrected/1.jsonl", REJECTED)
     for name in ("customers", "north", "south", "shards/0", "shards/1"):
         page.write(f"data/{name}.jsonl", JSONL)
     packed = page.file("data/customers/2026-01-01.csv.gz")
