@@ -142,6 +142,8 @@ class Deployment:
                         stderr=subprocess.STDOUT,
                     )
             self.poll(self._healthy, "all components are healthy", timeout=_START)
+            token = self._session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
+            self._session.headers["Authorization"] = f"Bearer {token}"  # Airflow 3.1 asks admins for one, too
         except BaseException:
             self._stop()
             raise
