@@ -151,10 +151,8 @@ class Reader:
         if self._validated is not None and self._validated != (summary.read, summary.invalid):
             raise source_changed_error()
         if summary.read and summary.invalid == summary.read:
-            raise PermanentError(
-                f"All {_rows(summary.read)} are invalid, so nothing was sent. Fix the source. "
-                f"{self._report.invalid_rows}."
-            )
+            rows = "The only row is" if summary.read == 1 else f"All {summary.read} rows are"
+            raise PermanentError(f"{rows} invalid, so nothing was sent. Fix the source. {self._report.invalid_rows}.")
         for number, lane in enumerate(lanes):
             for batch in lane.rest():
                 yield number, batch

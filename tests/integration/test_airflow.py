@@ -166,9 +166,9 @@ def test_a_path_may_be_a_template(sandbox, run_dag, dag, tmp_path):
 
 
 def test_files_may_be_mapped_over(sandbox, run_dag, dag, tmp_path):
-    for number in range(3):
+    for number in (1, 2, 3):
         (tmp_path / f"{number}.jsonl").write_text(json.dumps({"id": str(number)}))
-    UpdateCustomersOperator.partial(task_id="push", dag=dag).expand(path=[f"{tmp_path}/{n}.jsonl" for n in range(3)])
+    UpdateCustomersOperator.partial(task_id="push", dag=dag).expand(path=[f"{tmp_path}/{n}.jsonl" for n in (1, 2, 3)])
     assert run_dag(dag).state == "success"
     assert len(sandbox.customers()) == 3
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, strategies as st
 
-from airflow_provider_bubblehouse.exceptions import BubblehouseError
+from airflow_provider_bubblehouse.exceptions import BubblehouseError, BubblehousePermanentError
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
 
@@ -97,5 +97,9 @@ def test_a_list_of_anything_ends_in_this_packages_errors_only(running_sandbox, f
         operator = UpdateCustomersOperator(
             task_id="push", customers=rows, on_invalid="skip", rejected_path=folder / "rejected"
         )
-        summary = operator.execute({})
-    assert (summary["read"], summary["invalid"]) == (len(rows), len(rows))
+        if not rows:
+            assert operator.execute({})["read"] == 0
+            return
+        with pytest.raises(BubblehousePermanentError, match="invalid, so nothing was sent") as caught:
+            operator.execute({})
+    assert (caught.value.summary["read"], caught.value.summary["invalid"]) == (len(rows), len(rows))
