@@ -44,12 +44,12 @@ def operator_on_file(path: str, port: int, **options: Any) -> int:
 
 def operator(port: int, **options: Any) -> int:
     """Push with ``UpdateCustomersOperator.execute``: validation, progress and checkpoints on."""
-    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
     from airflow.sdk.listener import get_listener_manager
 
     import airflow_provider_bubblehouse.api.client
     import airflow_provider_bubblehouse.customers.converter
     import airflow_provider_bubblehouse.push.push  # noqa: F401  what the others have imported by then, too
+    from airflow_provider_bubblehouse.airflow_compat import get_hook_lineage_collector
     from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
     get_listener_manager()  # loads plugins, as every worker has when a task begins
