@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console, log = Console(), Console(stderr=True)
     try:
         push = _push(options, progress := _progress(log))
-        with progress:
+        with progress if log.is_terminal else nullcontext():  # rich 13.0 prints an empty line even if it is disabled
             summary = push.run()
     except (BubblehouseError, OSError) as error:
         log.print(str(error), style="bold red", markup=False, highlight=False, soft_wrap=True)
