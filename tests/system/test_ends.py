@@ -40,7 +40,7 @@ def start(deployment, sandbox, request, tmp_path):
 
 
 def write_customers(path, rows: int) -> None:
-    path.write_text("".join(json.dumps({"id": str(row), "first_name": "Ada"}) + "\n" for row in range(rows)))
+    path.write_text("".join(json.dumps({"id": str(row), "first_name": "Ada"}) + "\n" for row in range(1, rows + 1)))
 
 
 def accepted_rows(sandbox) -> int:
@@ -69,7 +69,7 @@ def test_a_process_killed_three_times_loses_nothing_and_sends_little_again(deplo
         process.kill()
         wait_for_end(process)
     assert deployment.wait_for_run(run) == "success"
-    assert identifiers(sandbox) == {str(row) for row in range(ROWS)}
+    assert identifiers(sandbox) == {str(row) for row in range(1, ROWS + 1)}
     summary = deployment.xcom(run, "push")
     assert (summary["read"], summary["accepted"], summary["unsent"]) == (ROWS, ROWS, 0)
     assert summary["resumed_at"] > 0
@@ -87,7 +87,7 @@ def test_a_push_that_has_lost_its_supervisor_stops_and_the_next_try_resumes(depl
     deployment.poll(lambda: accepted_rows(sandbox) > ROWS // 5, "a fifth is pushed")
     process.parent().kill()
     assert deployment.wait_for_run(run) == "success"
-    assert identifiers(sandbox) == {str(row) for row in range(ROWS)}
+    assert identifiers(sandbox) == {str(row) for row in range(1, ROWS + 1)}
     sent_again = sum(call.rows for call in sandbox.calls if call.processed) - ROWS
     fastest = LANES * BATCH / DELAY  # rows a second
     under_way = LANES * BATCH
@@ -158,4 +158,4 @@ def test_a_rejected_batch_fails_the_task_without_retry_until_its_source_is_mende
     write_customers(tmp_path / "customers.jsonl", 501)
     deployment.clear(run, "push")
     deployment.wait(run, "push", states={"success"}, try_number=3)
-    assert identifiers(sandbox) == {str(row) for row in range(501)}
+    assert identifiers(sandbox) == {str(row) for row in range(1, 502)}
