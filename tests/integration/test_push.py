@@ -79,7 +79,7 @@ def test_what_no_retry_can_help_goes_before_what_one_can(sandbox, no_waits):
 
 
 def test_an_error_is_not_chained_to_that_of_another_lane(sandbox, no_waits):
-    sandbox.script("reset", "401,delay=0.5")
+    sandbox.script("reset,delay=0.5", "401,delay=1")
     with pytest.raises(BubblehousePermanentError) as caught:
         update(customers=people(400), in_flight=2, batch_size=10, max_attempts=1)
     assert (caught.value.status, caught.value.__cause__) == (401, None)

@@ -491,18 +491,54 @@ def test_a_try_that_only_writes_rejected_rows_leaves_no_progress_to_continue_fro
     assert len(sandbox.calls) == 2
 
 
+@pytest.mark.parametrize("in_flight", [1, 2])
 def test_a_push_that_is_stopped_before_it_writes_rejected_rows_is_retried_and_then_writes_them(
-    sandbox, store, tmp_path
+    sandbox, store, tmp_path, in_flight
 ):
-    options = {"customers": people(50), "batch_size": 10, "rejected_path": tmp_path / "out"}
-    sandbox.script("400,delay=0.7")
+    options = {"customers": people(50), "batch_size": 10, "rejected_path": tmp_path / "out", "in_flight": in_flight}
+    sandbox.script(*["400,delay=0.7"] * in_flight)
     started = Started(store, **options)
+    wait_until(lambda: len(sandbox.calls) == in_flight)
+    started.kill()
+    assert started.summary["rejected"] == 10 * in_flight
+    assert not (tmp_path / "out").exists()
+    failed(BubblehouseRejectedError, store, **options)
+    assert len(sandbox.calls) == in_flight
+    assert rows_in(tmp_path / "out") == sorted(map(int, sent(sandbox)))
+
+
+def test_without_a_store_a_push_that_is_stopped_writes_rejected_rows(sandbox, tmp_path):
+    sandbox.script("400,delay=0.7")
+    started = Started(
+        ends_with=BubblehouseRejectedError, customers=people(50), batch_size=10, rejected_path=tmp_path / "out"
+    )
     wait_until(lambda: sandbox.calls)
     started.kill()
-    assert started.summary["rejected"] == 10
+    assert rows_in(tmp_path / "out") == list(range(1, 11))
+
+
+def test_rejected_rows_that_are_written_are_not_written_again(sandbox, store, tmp_path, monkeypatch):
+    options = {"customers": people(50), "batch_size": 10, "rejected_path": tmp_path / "out"}
+    sandbox.script("400")
     failed(BubblehouseRejectedError, store, **options)
-    assert len(sandbox.calls) == 1
-    assert (tmp_path / "out" / "1.jsonl").read_text().count("\n") == 10
+    monkeypatch.setattr(RejectedRows, "add_rejected", interrupted(AssertionError))
+    failed(BubblehouseRejectedError, store, **options)
+
+
+def test_rejected_rows_are_found_again_wherever_they_are_in_the_source(sandbox, store, tmp_path, monkeypatch):
+    options = {"customers": people(3000), "batch_size": 900, "rejected_path": tmp_path / "out"}
+    sandbox.script("ok", "400")
+    with monkeypatch.context() as patch:
+        patch.setattr(RejectedRows, "add_rejected", interrupted(OSError))
+        with pytest.raises(OSError, match="late"):
+            update(store, **options)
+    failed(BubblehouseRejectedError, store, **options)
+    assert rows_in(tmp_path / "out") == list(range(901, 1801))
+
+
+def rows_in(folder) -> list[int]:
+    lines = [line for file in folder.iterdir() for line in file.read_text().splitlines()]
+    return sorted(json.loads(line)["row"] for line in lines)
 
 
 def test_a_rejection_from_before_there_was_a_folder_does_not_claim_to_be_written(sandbox, store, tmp_path):
@@ -630,6 +666,23 @@ def test_a_source_that_cannot_be_identified_deletes_older_progress(sandbox, stor
         sandbox.script("ok", "503")
         failed(BubblehouseTransientError, store, **options)
     assert update(store, **options)["resumed_at"] == 0
+
+
+def test_progress_of_another_format_is_not_continued(sandbox, store, no_waits, caplog):
+    options = {"customers": people(30), "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    store.set("bubblehouse_push", store.get("bubblehouse_push") | {"format": 99})
+    assert update(store, **options)["resumed_at"] == 0
+    assert "another version of this package" in caplog.text
+
+
+def test_a_row_that_becomes_invalid_after_the_progress_is_never_left_out(sandbox, store, no_waits, monkeypatch):
+    options = {"customers": people(30), "batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    refuse(monkeypatch, "25")
+    failed(BubblehousePermanentError, store, **options)
 
 
 def test_progress_of_the_first_release_is_not_continued_and_a_log_line_says_so(sandbox, store, caplog):
