@@ -415,20 +415,30 @@ def test_a_timeout_while_the_push_ends_brings_no_retry_that_would_send_a_rejecte
     assert store.sets == 2
 
 
-@pytest.mark.usefixtures("execution_timeout")
-def test_a_timeout_while_the_push_waits_for_the_other_lanes_loses_no_rejection(sandbox, store, no_waits, monkeypatch):
+@pytest.fixture
+def timeout_while_others_wait(execution_timeout, monkeypatch):
+    """Strike soon after a push has begun to wait for the calls that are under way when it fails."""
     wind_down = loop.Loop._wind_down
 
     def strike_soon(*args):
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         return wind_down(*args)
 
+    monkeypatch.setattr(loop.Loop, "_wind_down", strike_soon)
+
+
+@pytest.mark.usefixtures("timeout_while_others_wait", "no_waits")
+def test_a_timeout_while_the_push_waits_for_the_other_lanes_hides_no_permanent_error(sandbox):
+    sandbox.script("401,delay=0.5", "ok,delay=1")
+    failed(BubblehousePermanentError, customers=people(60), batch_size=10, max_attempts=1, in_flight=2)
+
+
+@pytest.mark.usefixtures("timeout_while_others_wait", "no_waits")
+def test_a_timeout_while_the_push_waits_for_the_other_lanes_loses_no_rejection(sandbox, store):
     options = {"customers": people(60), "batch_size": 10, "max_attempts": 1, "in_flight": 2}
-    sandbox.script("503,delay=0.1", "400,delay=0.6")
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "_wind_down", strike_soon)
-        with pytest.raises((AirflowTaskTimeout, BubblehouseRejectedError)):
-            update(store, **options)
+    sandbox.script("503,delay=0.5", "400,delay=1")
+    with pytest.raises((AirflowTaskTimeout, BubblehouseRejectedError)):
+        update(store, **options)
     calls = len(sandbox.calls)
     failed(BubblehouseRejectedError, store, **options)
     assert len(sandbox.calls) == calls == 2
@@ -794,6 +804,14 @@ def test_a_source_whose_rows_become_invalid_after_they_were_counted_is_never_a_s
     options = {"customers": people(30), "on_invalid": "skip", "min_customers": 30}
     push = UpdateCustomersOperator(task_id="push", **options)._prepare({})
     push.source = Changing(push.source, reads=1, rows=[*people(29), {"first_name": "nobody"}], version="first")
+    with pytest.raises(BubblehousePermanentError, match="changed while being read"):
+        push.run()
+
+
+def test_a_source_that_changes_while_it_is_validated_is_not_judged_by_its_rows(sandbox):
+    rows = [{"first_name": "nobody"}]
+    push = UpdateCustomersOperator(task_id="push", customers=rows)._prepare({})
+    push.source = Changing(push.source, reads=1, rows=rows, version="second")
     with pytest.raises(BubblehousePermanentError, match="changed while being read"):
         push.run()
 
