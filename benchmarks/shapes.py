@@ -256,8 +256,15 @@ SHAPES = {
 }
 
 
+def import_reader(shape: Shape) -> None:
+    """Import what both contenders read a file with."""
+    if shape.suffix == "parquet":
+        import pyarrow.parquet  # noqa: F401
+
+
 def push(shape: Shape, title: str, path: str, port: int) -> int:
     """Push a file of a shape with the operator."""
+    import_reader(shape)
     options: Row = {"batch_size": _BATCH, "on_invalid": "skip", **shape.options}
     if title.startswith("list"):
         return operator(port, customers=list(read_jsonl(path)), **options)
@@ -269,6 +276,7 @@ def push(shape: Shape, title: str, path: str, port: int) -> int:
 
 def loop(shape: Shape, title: str, path: str, port: int) -> int:
     """Push a file of a shape with the loop that one would write for it."""
+    import_reader(shape)
     send = http_hook_for(port)
     rows = iter(list(shape.read(path))) if title.startswith("list") else shape.read(path)
     measure_from_here()

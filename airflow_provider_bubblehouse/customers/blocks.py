@@ -8,6 +8,7 @@ from itertools import compress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import UNSET
 
 from airflow_provider_bubblehouse.customers.encoded import AsWritten, Unencoded
@@ -96,16 +97,21 @@ class Columns(Mapping[Path, Sequence[Any]]):
 
     :param objects: one object for each row.
     :param attributes: the attribute of each field.
+    :param structs: the fields whose values are Structs in place of dicts.
     """
 
-    def __init__(self, objects: Sequence[Any], attributes: Mapping[Path, str]) -> None:
+    def __init__(
+        self, objects: Sequence[Any], attributes: Mapping[Path, str], structs: Set[Path] = frozenset()
+    ) -> None:
         self._objects = objects
         self._attributes = attributes
+        self._structs = structs
         self._collected: dict[Path, list[Any]] = {}
 
     def __getitem__(self, path: Path) -> list[Any]:
         if path not in self._collected:
-            self._collected[path] = list(map(attrgetter(self._attributes[path]), self._objects))
+            cells = list(map(attrgetter(self._attributes[path]), self._objects))
+            self._collected[path] = list(map(_as_dict, cells)) if path in self._structs else cells
         return self._collected[path]
 
     def __iter__(self) -> Iterator[Path]:
@@ -113,6 +119,10 @@ class Columns(Mapping[Path, Sequence[Any]]):
 
     def __len__(self) -> int:
         return len(self._attributes)
+
+
+def _as_dict(value: Any) -> Any:
+    return msgspec.to_builtins(value) if isinstance(value, msgspec.Struct) else value
 
 
 def put(record: dict[str, Any], path: Path, value: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import compress
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,10 @@ def convert_column(path: Path, field: Field, block: Block, faults: dict[int, Inv
         return cells
     if kinds == {str} and field.kind in (list, dict) and (decoded := _decoded(field, cells)) is not None:
         return decoded
-    return _convert_each(".".join(path), field, cells, faults)
+    name, some_empty = ".".join(path), absent or (str in kinds and (kinds != {str} or not all(cells)))
+    if some_empty:
+        return _convert_given(name, field, cells, faults)
+    return _convert_all(name, field, cells, range(len(cells)), faults)
 
 
 def _are_canonical_texts(field: Field, cells: Sequence[Any], *, clean: bool) -> bool:
@@ -70,23 +74,39 @@ def _decoded(field: Field, cells: Sequence[Any]) -> Sequence[Any] | None:
     return [next(in_order) if cell else cell for cell in cells]
 
 
-def _convert_each(
+def _convert_given(
     name: str, field: Field, cells: Sequence[Any], faults: dict[int, InvalidCustomerError]
 ) -> Sequence[Any]:
-    rule = field.rule
+    """Convert the values that are not null, empty or UNSET."""
+    given = [not (cell is None or cell is UNSET or (type(cell) is str and not cell)) for cell in cells]
+    places = list(compress(range(len(cells)), given))
+    converted = list(cells)
+    values = _convert_all(name, field, [cells[place] for place in places], places, faults)
+    for place, value in zip(places, values, strict=True):
+        converted[place] = value
+    return converted
+
+
+def _convert_all(
+    name: str,
+    field: Field,
+    cells: Sequence[Any],
+    places: Sequence[int],
+    faults: dict[int, InvalidCustomerError],
+) -> list[Any]:
     converted: list[Any] = []
-    for place, cell in enumerate(cells):
+    add, results = converted.append, map(field.rule, cells)
+    while len(converted) < len(cells):
         try:
-            if cell is None or cell is UNSET or (type(cell) is str and not cell):
-                converted.append(cell)
-            else:
-                converted.append(rule(cell))
+            for value in results:
+                add(value)
         except Exception as error:  # noqa: BLE001  an object may raise anything when it is inspected
+            cell = cells[len(converted)]
             if field.blank_is_empty and issubclass(type(cell), str) and not str.strip(cell):
-                converted.append("")
+                add("")
             else:
-                converted.append(UNSET)
-                faults.setdefault(place, InvalidCustomerError(_reason(cell, error), name))
+                faults.setdefault(places[len(converted)], InvalidCustomerError(_reason(cell, error), name))
+                add(UNSET)
     return converted
 
 

@@ -213,7 +213,12 @@ class Converter:
     def _refuse_too_large(
         self, customers: Customers, faults: dict[int, InvalidCustomerError], count: int
     ) -> Callable[[], Customers]:
-        lines, largest = customers.lines, self._largest or 0
+        largest = self._largest or 0
+        joined = customers.joined()
+        if len(joined) <= largest:  # which all of them together are as a rule
+            together = Unencoded(customers.objects, joined) if isinstance(customers, Unencoded) else customers
+            return lambda: together
+        lines = customers.lines
         if max(map(len, lines), default=0) > largest:
             for place, line in zip(compress(range(count), _valid(faults, count)), lines, strict=True):
                 if len(line) > largest:

@@ -25,7 +25,7 @@ class Encoded:
         return len(self.lines)
 
     def __getitem__(self, part: slice) -> Encoded:
-        return Encoded(self.lines[part])
+        return self if _is_all(part, len(self)) else Encoded(self.lines[part])
 
     def pick(self, places: Sequence[int]) -> Encoded:
         """Return the customers in some places."""
@@ -42,9 +42,11 @@ class Unencoded:
     Customers that are encoded as the list in which they are sent, which takes less time than one by one.
 
     :param objects: each of them, in any form that encodes as its JSON.
+    :param encoded: all of them as JSON with commas between, None if they are not encoded yet.
     """
 
     objects: list[object]
+    encoded: bytes | None = None
 
     @property
     def lines(self) -> list[bytes]:
@@ -55,7 +57,7 @@ class Unencoded:
         return len(self.objects)
 
     def __getitem__(self, part: slice) -> Unencoded:
-        return Unencoded(self.objects[part])
+        return self if _is_all(part, len(self)) else Unencoded(self.objects[part])
 
     def pick(self, places: Sequence[int]) -> Unencoded:
         """Return the customers in some places."""
@@ -63,7 +65,7 @@ class Unencoded:
 
     def joined(self) -> bytes:
         """Return them as JSON with commas between."""
-        return _ENCODER.encode(self.objects)[1:-1]
+        return _ENCODER.encode(self.objects)[1:-1] if self.encoded is None else self.encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class AsWritten:
         return len(self.objects)
 
     def __getitem__(self, part: slice) -> AsWritten:
-        return AsWritten(self.objects[part], self.written[part])
+        return self if _is_all(part, len(self)) else AsWritten(self.objects[part], self.written[part])
 
     def pick(self, places: Sequence[int]) -> AsWritten:
         """Return the customers in some places."""
@@ -107,3 +109,7 @@ def encode_lines(customers: Sequence[object]) -> list[bytes]:
     lines = _ENCODER.encode_lines(customers).split(b"\n")
     lines.pop()
     return lines
+
+
+def _is_all(part: slice, count: int) -> bool:
+    return part.indices(count) == (0, count, 1)

@@ -44,14 +44,15 @@ if TYPE_CHECKING:
 
 _AMOUNT = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _WHOLE = re.compile(r"([0-9]+)(?:\.0+)?")
+_NOT_A_BOOLEAN = "must be true or false"
 _NOT_AN_AMOUNT = 'must be an amount such as "1250.00", without currency or thousands separators'
 
 _INT64_MIN, _INT64_MAX, _UINT64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 _LONGEST_COUNT = len(str(_UINT64_MAX))
 
-_TRUE, _FALSE = ("true", "t", "yes", "y", "on", "1"), ("false", "f", "no", "n", "off", "0")
-_BOOLEAN_WORDS = {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}
-_EXPLICIT_WORDS = {"true": True, "false": False}
+_TRUE, _FALSE = ("true", "t", "yes", "y", "on", "1", 1), ("false", "f", "no", "n", "off", "0", 0)
+_BOOLEANS: dict[str | float | Decimal, bool] = {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}
+_EXPLICIT_BOOLEANS = {"true": True, "false": False}
 
 
 _SCALAR = str | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | bool | None
@@ -135,7 +136,7 @@ def other_field(calendar: Calendar) -> Field:
 
 
 def _identifier(column: str) -> Field:
-    return Field(str, partial(identifier, column=column), lambda values, _clean: are_identifiers(values, column))
+    return Field(str, partial(identifier, column), lambda values, _clean: are_identifiers(values, column))
 
 
 _EMAIL = Field(str, email_address, lambda values, _clean: are_email_addresses(values))
@@ -183,26 +184,29 @@ def _are_dates(values: Sequence[str], _clean: bool) -> bool:
     return are_dates(values)
 
 
-def _boolean(value: object, words: Mapping[str, bool] = _BOOLEAN_WORDS) -> bool:
-    if value is True or value is False:
-        return value
-    found = None
-    if type(value) is str and value in words:
-        return words[value]
+def _boolean(value: object) -> bool:
     if isinstance(value, str):
-        found = words.get(exact_text(value).strip().lower())
-    elif isinstance(value, int | float | Decimal) and words is _BOOLEAN_WORDS:
-        found = bool(value) if value in (0, 1) else None
+        found = _BOOLEANS.get(value) if type(value) is str else None
+        found = _BOOLEANS.get(exact_text(value).strip().lower()) if found is None else found
+    elif isinstance(value, int | float | Decimal):  # of which true and false are some
+        found = _BOOLEANS.get(value)
     else:
-        raise wrong_type("must be true or false", value)
+        raise wrong_type(_NOT_A_BOOLEAN, value)
     if found is None:
-        raise InvalidCustomerError("must be true or false")
+        raise InvalidCustomerError(_NOT_A_BOOLEAN)
     return found
 
 
 def _explicit_boolean(value: object) -> bool:
     """Return true or false, which no other spelling says: a loose one must not delete people."""
-    return _boolean(value, _EXPLICIT_WORDS)
+    if value is True or value is False:
+        return value
+    if not isinstance(value, str):
+        raise wrong_type(_NOT_A_BOOLEAN, value)
+    found = _EXPLICIT_BOOLEANS.get(exact_text(value).strip().lower())
+    if found is None:
+        raise InvalidCustomerError(_NOT_A_BOOLEAN)
+    return found
 
 
 def _true(value: object) -> bool:

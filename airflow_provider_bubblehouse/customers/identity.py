@@ -34,12 +34,12 @@ _ID_CHARACTERS = (string.ascii_letters + string.digits + "-_").encode()
 _EMAIL_CHARACTERS = bytes(range(0x21, 0x7F)).replace(b"@", b"")
 
 
-def identifier(value: object, column: str) -> str | UnsetType:
+def identifier(column: str, value: object) -> str | UnsetType:
     """
     Return the ``id`` of a customer, and UNSET for blanks.
 
-    :param value: what stands in the source.
     :param column: the name of the column that it comes from, which a repeated header has as its value.
+    :param value: what stands in the source.
     :raises InvalidCustomerError: if it identifies nobody.
     """
     if type(value) is int and 0 < value < FIRST_HUGE_NUMBER:

@@ -101,7 +101,7 @@ def _blocks_by_own_names(
     columns: dict[Path, Sequence[Any]] = {}
     if uniform and set(map(type, names)) <= {str}:
         try:
-            columns = {(name,): list(map(itemgetter(name), records)) for name in names}
+            columns = _columns_of(records, names)
         except KeyError:
             uniform = False
     if not uniform or set(map(type, names)) - {str}:
@@ -118,6 +118,14 @@ def _blocks_by_own_names(
             return
         columns = {(name,): _cells(records, name) for name in names}
     yield Block(file=file, count=len(records), columns=columns, broken=broken, **options)
+
+
+def _columns_of(records: list[dict[Any, Any]], names: list[str]) -> dict[Path, Sequence[Any]]:
+    """Return the values of records that all have these fields."""
+    if len(names) < 2:
+        return {(name,): [record[name] for record in records] for name in names}
+    cells = zip(*map(itemgetter(*names), records), strict=True)  # one record after the other, while it is in the cache
+    return {(name,): some for name, some in zip(names, cells, strict=True)}
 
 
 def _with_text_names(place: int, record: dict[Any, Any], broken: dict[int, InvalidCustomerError]) -> dict[str, Any]:

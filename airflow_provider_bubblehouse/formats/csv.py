@@ -26,6 +26,7 @@ _WITHIN_QUOTES = "unexpected end of data"  # the csv module's words, which has n
 _TOO_LONG = "a quote that is never closed, or a cell of more than a million characters"
 _MAX_CELL_CHARACTERS = 1024 * 1024  # a cell in quotes is read again with each further block of it
 
+_CARRIAGE_RETURN_AS_COMMA = bytes.maketrans(b"\r", b",")
 _BLANKS = "\t\v\f\x1c\x1d\x1e\x1f "  # in ASCII, but for line ends, of which a cell without quotes has none
 
 # A cell's text becomes longer in JSON by escapes and by what a rule adds, such as the offset of a time.
@@ -45,10 +46,12 @@ def read_csv(name: str, stream: BinaryIO, columns: Mapping[str, Path] | None) ->
     lines, rest = 0, ""
     table: Table | None = None
     for block in whole_lines(name, stream, ends=b"\r\n"):
-        if table is not None and not rest and (text := _text_without_quotes(block)) is not None:
-            lines += text.count("\n")
-            yield table.block_of_text(text)
-            continue
+        if table is not None and not rest and b'"' not in block:
+            found = table.block_of_lines(block)
+            if found is not None:
+                lines += block.count(b"\n") or block.count(b"\r")
+                yield found
+                continue
         # Bytes that are not UTF-8 become lone surrogates, so that the rules find the field that they are in.
         text = rest + block.decode(errors="surrogateescape")
         rows, whole, rest, fault = _csv_rows(text)
@@ -61,19 +64,6 @@ def read_csv(name: str, stream: BinaryIO, columns: Mapping[str, Path] | None) ->
             raise _broken_csv_error(name, lines + 1, fault)
     if rest:
         raise _broken_csv_error(name, lines + 1, "a quote that is never closed")
-
-
-def _text_without_quotes(block: bytes) -> str | None:
-    """Return the lines of a block that only have to be split at their commas, which takes a third of the time."""
-    if b'"' in block:
-        return None
-    try:
-        text = block.decode()
-    except UnicodeDecodeError:
-        return None
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text if text.endswith("\n") else text + "\n"
 
 
 def _csv_rows(text: str) -> tuple[list[list[str]], int, str, str]:
@@ -124,17 +114,25 @@ class Table:
         # Bytes that the names in a row do not exceed as JSON, with what rules add to values.
         self._names_size = sum(len(name) * _LONGEST_ESCAPE + _LONGEST_ADDITION for path in places for name in path)
 
-    def block_of_text(self, text: str) -> Block:
+    def block_of_lines(self, block: bytes) -> Block | None:
         """
-        Return rows that are lines of text without quotes.
+        Return rows that only have to be split at their commas, because they have no quotes.
 
-        :param text: whole lines, each with a line feed at its end; empty ones are not rows.
+        :param block: whole lines; empty ones are not rows.
+        :return: the rows, None if they are not UTF-8.
         """
-        width, count = self._width, text.count("\n")
-        cells = text.replace("\n", ",\n,").split(",")
+        try:
+            if b"\r" in block:
+                text = block.translate(_CARRIAGE_RETURN_AS_COMMA).decode().replace("\n", "\n,")
+            else:
+                text = block.decode().replace("\n", ",\n,")
+        except UnicodeDecodeError:
+            return None
+        width, count, cells = self._width, text.count("\n"), text.split(",")
         # All rows have as many cells if all line feeds, now cells of their own, are where that puts them.
         fits = len(cells) == count * (width + 1) + 1 and cells[width :: width + 1].count("\n") == count
-        if not fits or (width == 1 and "" in cells[:-1]):
+        if not fits or not block.endswith(b"\n") or (width == 1 and "" in cells[:-1]):
+            text = block.decode().replace("\r\n", "\n").replace("\r", "\n")
             return self.block_of_rows([line.split(",") for line in text.split("\n") if line], text)
         columns = {path: cells[place : -1 : width + 1] for path, place in self._places.items()}
         may_be_blank = not text.isascii() or any(blank in text for blank in _BLANKS)
@@ -176,6 +174,7 @@ class Table:
             broken=broken or {},
             clean=clean,
             canonical=self._canonical.in_csv(text) if clean else frozenset(),
+            texts=self._places.keys(),
             bound=self._names_size + len(text) * _LONGEST_ESCAPE,
             id_column=self._id_column,
         )

@@ -30,6 +30,8 @@ _MOST_FIELDS = 200  # of a row that is decoded by its fields; names that go on a
 _LONGEST_ESCAPE = 6  # bytes that a byte of the source becomes at most, such as a digit of the exponent in 1e15
 _LONGEST_ADDITION = 16  # bytes that a rule adds at most, such as the offset of a time
 
+_EXTRAS = ("extras",)
+
 # All that msgspec raises of a line that it does not take; before 0.21 its own error is not a ValueError.
 _NOT_TAKEN = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
@@ -86,11 +88,14 @@ class _Lines:
         self._columns = columns
         self._id_column = id_column_of(columns)
         self._loose: set[Path] = set()
-        self._expect(columns or _own_names([_decoded(first)]))
+        row = _decoded(first)
+        fields = columns or _own_names([row])
+        self._extras = _extras_type(fields, row)
+        self._expect(fields)
 
     def _expect(self, fields: Mapping[str, Path]) -> None:
         self._fields = fields
-        self._shape = _shape_of(fields, self._loose, forbid_others=self._columns is None)
+        self._shape = _shape_of(fields, self._loose, self._extras, forbid_others=self._columns is None)
 
     def blocks(self, text: bytes) -> Iterator[Block]:
         """
@@ -112,7 +117,7 @@ class _Lines:
         return Block(
             file=self._name,
             count=len(rows),
-            columns=Columns(rows, shape.attributes),
+            columns=Columns(rows, shape.attributes, shape.structs),
             clean=clean,
             canonical=shape.canonical.in_json(text) if clean else frozenset(),
             texts=shape.texts,
@@ -125,7 +130,7 @@ class _Lines:
         """Yield rows of which one at least is not as expected."""
         lines = list(filter(None, map(bytes.strip, text.split(b"\n"))))
         broken: dict[int, InvalidCustomerError] = {}
-        loose = len(self._loose)
+        expected = len(self._loose), self._extras
         try:
             rows = [self._decode_one(place, line, broken) for place, line in enumerate(lines)]
         except _OtherFieldsError:
@@ -138,12 +143,12 @@ class _Lines:
                 yield Block(
                     file=self._name,
                     count=len(rows),
-                    columns=Columns(rows, self._shape.attributes),
+                    columns=Columns(rows, self._shape.attributes, self._shape.structs),
                     broken=broken,
                     bound=self._bound(text),
                     id_column=self._id_column,
                 )
-            if len(self._loose) > loose:
+            if (len(self._loose), self._extras) != expected:
                 self._expect(self._fields)
 
     def _decode_one(self, place: int, line: bytes, broken: dict[int, InvalidCustomerError]) -> Any:
@@ -168,7 +173,7 @@ class _Lines:
         return row
 
     def _loosen(self, shape: _Shape, row: Any) -> None:
-        """Note which fields of a row are of another type than they should be; from now on they may be of any."""
+        """Note which fields of a row are of another type than expected; from now on they may be."""
         for path, attribute in shape.attributes.items():
             value = getattr(row, attribute)
             if value is not None and value is not UNSET and path not in self._loose:
@@ -176,6 +181,8 @@ class _Lines:
                     msgspec.convert(value, json_type(path))
                 except _NOT_TAKEN:
                     self._loose.add(path)
+                else:
+                    self._extras = None if path == _EXTRAS else self._extras
 
     def _bound(self, text: bytes) -> int:
         return len(text) * _LONGEST_ESCAPE + len(self._fields) * _LONGEST_ADDITION
@@ -187,17 +194,24 @@ class _Shape:
 
     :param fields: name in the line to field.
     :param loose: the fields that may be of any type; the others are of the type that they should have.
+    :param extras: a type for ``extras`` that takes less time than a dict, None if there is none.
     :param forbid_others: whether other fields are a fault; else they are left out.
     :raises ValueError: if there is no such type.
     """
 
-    def __init__(self, fields: Mapping[str, Path], loose: Set[Path], *, forbid_others: bool) -> None:
+    def __init__(
+        self, fields: Mapping[str, Path], loose: Set[Path], extras: type | None, *, forbid_others: bool
+    ) -> None:
         if len(fields) > _MOST_FIELDS:
             raise ValueError
         names = {path: name for name, path in fields.items()}
         self._names = [names[path] for path in in_order(names)]
         self.attributes = {path: f"field_{place}" for place, path in enumerate(in_order(names))}
-        types = {path: Any if path in loose else json_type(path) | UnsetType | None for path in self.attributes}
+        self.structs = frozenset({_EXTRAS} if extras else ())
+        types = {
+            path: Any if path in loose else (extras if path in self.structs else json_type(path)) | UnsetType | None
+            for path in self.attributes
+        }
         self.canonical = CanonicalFields(names.keys() - loose)
         self.texts = frozenset(path for path, kind in types.items() if kind == str | UnsetType | None)
         self.kind = msgspec.defstruct(
@@ -214,11 +228,26 @@ class _Shape:
         return self.kind(*[record.get(name, UNSET) for name in self._names])
 
 
-def _shape_of(fields: Mapping[str, Path], loose: Set[Path], *, forbid_others: bool) -> _Shape | None:
+def _shape_of(
+    fields: Mapping[str, Path], loose: Set[Path], extras: type | None, *, forbid_others: bool
+) -> _Shape | None:
     try:
-        return _Shape(fields, loose, forbid_others=forbid_others)
+        return _Shape(fields, loose, extras, forbid_others=forbid_others)
     except ValueError:  # too many fields, or a name that JSON has to escape
         return None
+
+
+def _extras_type(fields: Mapping[str, Path], row: object) -> type[msgspec.Struct] | None:
+    """Return a type for ``extras`` that have the names of those in a row; None if there is none."""
+    name = next((name for name, path in fields.items() if path == _EXTRAS), None)
+    extras = row.get(name) if isinstance(row, dict) else None
+    if not isinstance(extras, dict) or not 0 < len(extras) <= _MOST_FIELDS:
+        return None
+    names = {f"field_{place}": name for place, name in enumerate(extras)}
+    fields_of_extras = [(field, json_type((*_EXTRAS, name)) | UnsetType, UNSET) for field, name in names.items()]
+    with suppress(ValueError):  # a name that JSON has to escape
+        return msgspec.defstruct("Extras", fields_of_extras, rename=names, forbid_unknown_fields=True, gc=False)
+    return None
 
 
 def _own_names(records: Sequence[object]) -> dict[str, Path]:
