@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.shapes import ROWS as SHAPE_ROWS, SHAPES, SHAPES_OF_BASE, rows_of
 from benchmarks.sink import running_sink
 
 if TYPE_CHECKING:
@@ -77,21 +80,29 @@ class Bench:
 
     def run(self, name: str, path: Path, port: int, **options: Any) -> dict[str, float]:
         """Run one contender on one file, and return its figures."""
-        command = ["-m", "benchmarks.contenders", name, str(path), str(port), json.dumps(options)]
-        figures: dict[str, float] = json.loads(self.python(*command).splitlines()[-1])
+        return self.figures("-m", "benchmarks.contenders", name, str(path), str(port), json.dumps(options))
+
+    def figures(self, *arguments: str, folder: Path = HERE.parent) -> dict[str, float]:
+        """Run Python in a folder, and return what its last line says."""
+        figures: dict[str, float] = json.loads(self.python(*arguments, folder=folder).splitlines()[-1])
         return figures
 
-    def python(self, *arguments: str) -> str:
-        """Run Python, and return what it prints."""
+    def python(self, *arguments: str, folder: Path = HERE.parent) -> str:
+        """Run Python in a folder, whose packages it imports, and return what it prints."""
         done = subprocess.run(
-            [sys.executable, *arguments], env=self._environment, check=False, capture_output=True, text=True
+            [sys.executable, *arguments],
+            env=self._environment,
+            cwd=folder,
+            check=False,
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             raise RuntimeError(done.stderr)
         return done.stdout
 
 
-def measure(rows: int, rounds: int) -> dict[str, Any]:
+def measure(rows: int, rounds: int, base: str | None) -> dict[str, Any]:
     """Measure everything, and return it as JSON holds it."""
     with tempfile.TemporaryDirectory(prefix="bubblehouse-bench-") as name:
         folder = Path(name)
@@ -107,6 +118,7 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
             "rows": rows,
             "bytes_per_row": round(files["jsonl"].stat().st_size / rows, 1),
             "push": measure_push(bench, files, rounds),
+            "shapes": measure_shapes(bench, folder, rounds, base),
             "memory": measure_memory(bench, files, few),
             "latency": measure_latency(bench, folder),
             "import": measure_import(bench),
@@ -138,6 +150,51 @@ def measure_push(bench: Bench, files: dict[str, Path], rounds: int) -> dict[str,
                 figures = bench.run(name, path, port, **options)
                 best[title] = max(best[title], figures["rows"] / figures["seconds"])
     return {title: round(speed) for title, speed in best.items()}
+
+
+def measure_shapes(bench: Bench, folder: Path, rounds: int, base: str | None) -> dict[str, dict[str, float]]:
+    """
+    Return how many times as fast as its own loop each shape is pushed, by CPU time.
+
+    :param base: a commit that some shapes are compared with, which is the figure ``base``.
+    """
+    before = checkout(base, folder / "base") if base else None
+    ratios: dict[str, dict[str, float]] = {}
+    for title, shape in SHAPES.items():
+        path = folder / f"shape.{shape.suffix}"
+        for name, fault in (("valid", None), ("1 % invalid", shape.fault)):
+            path.unlink(missing_ok=True)
+            shape.write(path, rows_of(shape.make, SHAPE_ROWS, fault))
+            contenders = {"push": ("push", HERE.parent), name: ("loop", HERE.parent)}
+            if before and not fault and title in SHAPES_OF_BASE:
+                contenders["base"] = ("push", before)
+            seconds = cpu_seconds(bench, title, path, contenders, rounds)
+            push = seconds.pop("push")
+            ratios.setdefault(title, {}).update({other: round(used / push, 2) for other, used in seconds.items()})
+    return ratios
+
+
+def cpu_seconds(
+    bench: Bench, title: str, path: Path, contenders: dict[str, tuple[str, Path]], rounds: int
+) -> dict[str, float]:
+    """Return the least CPU time of contenders that take turns."""
+    best: dict[str, float] = {}
+    with running_sink() as port:
+        for _ in range(rounds):
+            for name, (way, home) in contenders.items():
+                figures = bench.figures("-m", "benchmarks.shapes", way, title, str(path), str(port), folder=home)
+                best[name] = min(best.get(name, math.inf), figures["cpu_seconds"])
+    return best
+
+
+def checkout(commit: str, folder: Path) -> Path:
+    """Write a commit's package to a folder, with the benchmarks as they are now, and return the folder."""
+    archive = folder.with_suffix(".tar")
+    command = ["git", "archive", f"--output={archive}", commit, "airflow_provider_bubblehouse"]
+    subprocess.run(command, cwd=HERE.parent, check=True)
+    shutil.unpack_archive(archive, folder, filter="data")
+    shutil.copytree(HERE, folder / HERE.name)
+    return folder
 
 
 def measure_memory(bench: Bench, files: dict[str, Path], few: dict[str, Path]) -> dict[str, dict[str, float]]:
@@ -245,8 +302,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--base", help="a commit to compare some shapes with")
     options = parser.parse_args()
-    results = measure(options.rows, options.rounds)
+    results = measure(options.rows, options.rounds, options.base)
     (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     table = as_markdown(results)
     (HERE / "results.md").write_text(table)

@@ -255,6 +255,8 @@ SHAPES = {
     "query, typed": Shape(typed, "sqlite", write_sqlite, read_sqlite, query_loop, without_time, _TYPED),
 }
 
+SHAPES_OF_BASE = ("JSONL, canonical", "CSV, texts", "CSV, every cell quoted")  # as fast before the rules were one set
+
 
 def import_reader(shape: Shape) -> None:
     """Import what both contenders read a file with."""

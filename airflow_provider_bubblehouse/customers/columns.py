@@ -13,12 +13,14 @@ from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError,
 from airflow_provider_bubblehouse.customers.values import NOT_FINITE, TOO_DEEP, are_clean_texts, decode_all
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow_provider_bubblehouse.customers.blocks import Block, Path
     from airflow_provider_bubblehouse.customers.fields import Field
 
 _ABSENT = {NoneType, UnsetType}
+_REPEATED_TYPES = ({str}, {int})
+_REPEATED = 4  # how often a value has to occur on average, so that it takes less time to look it up than to convert it
 
 
 def convert_column(path: Path, field: Field, block: Block, faults: dict[int, InvalidCustomerError]) -> Sequence[Any]:
@@ -95,7 +97,7 @@ def _convert_all(
     faults: dict[int, InvalidCustomerError],
 ) -> list[Any]:
     converted: list[Any] = []
-    add, results = converted.append, map(field.rule, cells)
+    add, results = converted.append, map(_rule_for(field.rule, cells), cells)
     while len(converted) < len(cells):
         try:
             for value in results:
@@ -108,6 +110,25 @@ def _convert_all(
                 faults.setdefault(places[len(converted)], InvalidCustomerError(_reason(cell, error), name))
                 add(UNSET)
     return converted
+
+
+class _KnownValues(dict[Any, Any]):
+    """The converted values of a column, so that each different value is converted once."""
+
+    def __init__(self, rule: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self._rule = rule
+
+    def __missing__(self, value: Any) -> Any:
+        converted = self[value] = self._rule(value)
+        return converted
+
+
+def _rule_for(rule: Callable[[Any], Any], cells: Sequence[Any]) -> Callable[[Any], Any]:
+    # Of one type only: 1 equals True and 1.0, which a rule may treat differently.
+    if set(map(type, cells)) in _REPEATED_TYPES and len(set(cells)) * _REPEATED <= len(cells):
+        return _KnownValues(rule).__getitem__
+    return rule
 
 
 def _reason(cell: object, error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bubblehouse.airflow_compat import (
@@ -11,13 +12,17 @@ from airflow_provider_bubblehouse.airflow_compat import (
     determine_kwargs,
     task_decorator_factory,
 )
+from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 from airflow_provider_bubblehouse.operators.rendering import run_time_oids
+from airflow_provider_bubblehouse.push.pacing import StoppedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator
 
     from airflow_provider_bubblehouse.airflow_compat import Context, TaskDecorator
+    from airflow_provider_bubblehouse.customers.converter import Converter
+    from airflow_provider_bubblehouse.sources.source import Source
 
 
 class _Hidden:
@@ -44,7 +49,7 @@ def _hidden(argument: Any) -> Any:
 
 class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
     """
-    Pushes the customers that the function returns.
+    Pushes the customers that the function returns or yields.
 
     They are not in a template field, so Airflow neither renders nor stores them. Of the function's arguments Airflow
     stores only those that cannot hold rows.
@@ -63,14 +68,36 @@ class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, customers=[], **kwargs)
+        self._yielded: Iterable[Any] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Call the function, push the customers it returns, and return the summary."""
+        """Call the function, push the customers that it returns or yields, and return the summary."""
         arguments = [_shown(argument) for argument in self.op_args]
         context_merge(context, {name: _shown(argument) for name, argument in self.op_kwargs.items()})
         parameters = determine_kwargs(self.python_callable, arguments, context)
-        self._take(self.python_callable(*arguments, **parameters))
+        returned = self.python_callable(*arguments, **parameters)
+        if returned is None:
+            raise BubblehousePermanentError("The function returned None; return a list of customers, or yield them.")
+        if _is_read_once(returned):
+            self._yielded = returned
+        else:
+            self._take(returned)
         return UpdateCustomersOperator.execute(self, context)
+
+    def _source(self, converter: Converter) -> Source:
+        if self._yielded is None:
+            return super()._source(converter)
+        from airflow_provider_bubblehouse.sources.records import spool_records
+
+        records, self._yielded = self._until_killed(self._yielded), None
+        self._spool = spool_records("the function", records, column_map=self.column_map, converter=converter)
+        return self._spool
+
+    def _until_killed(self, records: Iterable[Any]) -> Iterator[Any]:
+        for record in records:
+            if self._is_killed:
+                raise StoppedError
+            yield record
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
@@ -88,13 +115,21 @@ class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
             self.op_kwargs = {name: _hidden(argument) for name, argument in self.op_kwargs.items()}
 
 
+def _is_read_once(returned: object) -> bool:
+    """Return whether something is iterated over: a generator, for example, but not a list or a DataFrame."""
+    in_memory = isinstance(returned, Sequence | Mapping | bytearray | memoryview) or hasattr(returned, "iterrows")
+    return isinstance(returned, Iterable) and not in_memory
+
+
 def bubblehouse_customers_task(
     python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
 ) -> TaskDecorator:
     """
-    Push the customers that a function returns.
+    Push the customers that a function returns or yields.
 
-    :param python_callable: the function; it returns a list of dicts with the fields of Customer2.
+    :param python_callable: the function. It returns a list of dicts with the fields of Customer2, or yields such dicts
+        one by one: then any number of customers takes constant memory. What it yields is validated and stored in a
+        temporary file of the worker (in ``TMPDIR``) before the first call.
     :param multiple_outputs: whether each count of the summary becomes an XCom of its own.
     :param kwargs: the parameters of ``UpdateCustomersOperator``, but for ``customers``, ``path`` and ``sql``.
     """

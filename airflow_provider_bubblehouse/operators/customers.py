@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.push.push import Push, Resume
     from airflow_provider_bubblehouse.push.rejected import RejectedRows
     from airflow_provider_bubblehouse.sources.columns import ColumnMap
-    from airflow_provider_bubblehouse.sources.query import SpooledSource
     from airflow_provider_bubblehouse.sources.source import Source
+    from airflow_provider_bubblehouse.sources.spool import SpooledSource
 
 DEFAULT_BATCH_SIZE = 500  # half of what the API recommends at most for orders, the only number it names
 DEFAULT_MAX_ATTEMPTS = 10  # with 20 % faults, 5 exhaust one batch in 3,000, and each of them fails a try of the task
@@ -142,7 +142,7 @@ class _SourceOperator(BaseOperator):
 
     def _source(self, converter: Converter) -> Source:
         if self.sql is not None:
-            self._spool = self._spooled(converter)
+            self._spool = self._run_query(converter)
             return self._spool
         if self.path is None:
             if not isinstance(self.customers, CustomerRows):  # Airflow has not rendered the fields
@@ -153,10 +153,10 @@ class _SourceOperator(BaseOperator):
             _filesystem(location), location.path, file_format=self.file_format, column_map=self.column_map
         )
 
-    def _spooled(self, converter: Converter) -> SpooledSource:
-        """Run the query, and store its rows in a temporary file."""
+    def _run_query(self, converter: Converter) -> SpooledSource:
+        """Run the query, and read its rows into a temporary file."""
         from airflow_provider_bubblehouse.operators.query import Query
-        from airflow_provider_bubblehouse.sources.query import SpooledSource
+        from airflow_provider_bubblehouse.sources.query import spool_query
 
         if not self.sql or not self.sql.strip() or not self.sql_conn_id:
             raise BubblehousePermanentError("sql must be one query, and sql_conn_id the name of a connection.")
@@ -167,7 +167,7 @@ class _SourceOperator(BaseOperator):
         if self._is_killed:
             self._query.cancel()
         with self._query.run() as (columns, rows):
-            return SpooledSource(columns, rows, column_map=self.column_map, converter=converter)
+            return spool_query(columns, rows, column_map=self.column_map, converter=converter)
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
@@ -556,6 +556,8 @@ def _rows(value: Any) -> Sequence[Any]:
     value = from_json("customers", value)
     if value is None:
         raise BubblehousePermanentError("customers is None; did the task before return its list?")
+    if hasattr(value, "iterrows"):
+        raise BubblehousePermanentError("customers is a DataFrame; give its rows: frame.to_dict('records').")
     if isinstance(value, Mapping | str | bytes) or not isinstance(value, Sequence):
         raise BubblehousePermanentError("customers must be a list of objects, one for each customer.")
     return value if isinstance(value, list | tuple) else list(value)  # the output of mapped tasks is fetched by item

@@ -45,9 +45,9 @@ class Query:
         self._rows = 0
 
     @contextmanager
-    def run(self) -> Iterator[tuple[list[str], Iterator[Any]]]:
+    def run(self) -> Iterator[tuple[list[str], Iterator[Sequence[Any]]]]:
         """
-        Make the query, and yield the names of its columns and its rows; the connection is closed at the end.
+        Make the query, and yield the names of its columns and its rows, some at a time; then close the connection.
 
         What the hook raises where it connects goes out as it is. What the database raises of the query keeps its class,
         but not its words where these could hold a value.
@@ -103,9 +103,9 @@ class Query:
         self._rows += len(block)
         return block
 
-    def _all_rows(self, block: Sequence[Any]) -> Iterator[Any]:
+    def _all_rows(self, block: Sequence[Any]) -> Iterator[Sequence[Any]]:
         while block:
-            yield from block
+            yield block
             with self._faults_told():
                 block = self._fetch()
 

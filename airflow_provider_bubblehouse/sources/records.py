@@ -1,4 +1,4 @@
-"""Rows that are in memory already."""
+"""Rows that are Python objects: a list, or what a function yields."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from airflow_provider_bubblehouse.customers.records import blocks_of
 from airflow_provider_bubblehouse.errors import PermanentError
 from airflow_provider_bubblehouse.formats.blocks import CHUNK_ROWS
 from airflow_provider_bubblehouse.sources.columns import UnseenColumns, id_column_of, targets_of
+from airflow_provider_bubblehouse.sources.spool import SpooledSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from airflow_provider_bubblehouse.customers.blocks import Block
+    from airflow_provider_bubblehouse.customers.blocks import Block, Path
+    from airflow_provider_bubblehouse.customers.converter import Converter
     from airflow_provider_bubblehouse.sources.columns import ColumnMap
 
 
@@ -41,11 +43,9 @@ class ListSource:
 
     def chunks(self) -> Iterator[Block]:
         self._read = 0
-        records = iter(self._records)
-        while some := list(islice(records, CHUNK_ROWS)):
-            self._read += len(some)
-            for block in blocks_of(some, columns=self._columns, id_column=id_column_of(self._columns)):
-                yield self._unseen.look_at(block)
+        for block in record_blocks(self._records, self._columns, self._unseen):
+            self._read += block.count
+            yield block
         self._unseen.warn()
 
     def version(self) -> object:
@@ -64,6 +64,39 @@ class ListSource:
 
     def urls(self) -> Mapping[str, str]:
         return {}
+
+
+def record_blocks(
+    records: Iterable[object], columns: Mapping[str, Path] | None, unseen: UnseenColumns
+) -> Iterator[Block]:
+    """
+    Yield records as blocks.
+
+    :param records: the records.
+    :param columns: which of their fields are sent as which field of a customer, None for each under its own name.
+    :param unseen: looks at each block.
+    """
+    rows = iter(records)
+    while some := list(islice(rows, CHUNK_ROWS)):
+        yield from map(unseen.look_at, blocks_of(some, columns=columns, id_column=id_column_of(columns)))
+
+
+def spool_records(
+    name: str, records: Iterable[object], *, column_map: ColumnMap | None = None, converter: Converter
+) -> SpooledSource:
+    """
+    Read records that can be iterated over only once into a temporary file.
+
+    :param name: what messages call the source.
+    :param records: see ``ListSource``.
+    :param column_map: see ``FileSource``.
+    :param converter: converts the records.
+    """
+    columns = targets_of(column_map)
+    unseen = UnseenColumns(columns)
+    source = SpooledSource(name, record_blocks(records, columns, unseen), converter=converter)
+    unseen.warn()
+    return source
 
 
 def _canonical(records: list[object]) -> bytes:

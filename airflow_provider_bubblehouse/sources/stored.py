@@ -48,16 +48,19 @@ class StoredFile(io.RawIOBase):
     def read(self, size: int = -1, /) -> bytes:
         with store_faults(self._url, "read"):
             data: bytes = self._raw.read(size)
-        self.position += len(data)
-        if not data and size and self.size is not None and self.position < self.size:
-            raise changed_error(self._url)  # it is shorter now
+        self._advance(len(data), size)
         return data
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
+        with store_faults(self._url, "read"):
+            count: int = self._raw.readinto(buffer)
+        self._advance(count, memoryview(buffer).nbytes)
+        return count
+
+    def _advance(self, count: int, wanted: int) -> None:
+        self.position += count
+        if not count and wanted and self.size is not None and self.position < self.size:
+            raise changed_error(self._url)  # it is shorter now
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         with store_faults(self._url, "read"):

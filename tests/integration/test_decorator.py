@@ -8,9 +8,12 @@ import os
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
+import pandas
 import pytest
 
 from airflow_provider_bubblehouse.airflow_compat import DAG, task
+from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
+from tests.pushes import Store, people, summed
 
 NUMBER = itertools.count()
 PEOPLE = [
@@ -134,3 +137,124 @@ def test_what_is_no_list_fails_the_task_on_its_first_try_without_a_call(sandbox,
     run_dag(dag)
     assert tries_of(dag) == {"push": ("failed", 1)}
     assert sandbox.calls == []
+
+
+def test_what_the_function_yields_is_validated_before_the_first_call_and_pushed(sandbox, run_dag, tries_of, dag):
+    calls_while_yielding = []
+    with dag:
+
+        @task.bubblehouse_customers(on_invalid="skip", column_map={"Number": "id"}, batch_size=1000)
+        def push():
+            for number in range(1, 2502):
+                calls_while_yielding.append(len(sandbox.calls))
+                yield {"Number": "" if number == 1200 else number}
+
+        push()
+    run_dag(dag)
+    assert tries_of(dag) == {"push": ("success", 1)}
+    assert set(calls_while_yielding) == {0}
+    pushed = [customer["id"] for call in sandbox.calls for customer in call.customers]
+    assert pushed == [str(number) for number in range(1, 2502) if number != 1200]
+    summary = json.loads(stored(dag.dag_id, "xcom", "value")[0][0])
+    assert (summary["read"], summary["invalid"], summary["accepted"]) == (2501, 1, 2500)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda: ({"id": "1"},),
+        lambda: iter([{"id": "1"}]),
+        lambda: ({"id": number} for number in [1]),
+        lambda: {1: {"id": "1"}}.values(),
+        lambda: map(dict, [[("id", "1")]]),
+    ],
+    ids=["tuple", "iterator", "generator", "view", "map"],
+)
+def test_any_iterable_of_customers_is_pushed(sandbox, run_dag, dag, returned):
+    with dag:
+
+        @task.bubblehouse_customers
+        def push():
+            return returned()
+
+        push()
+    run_dag(dag)
+    assert [call.customers for call in sandbox.calls] == [[{"id": "1"}]]
+
+
+def operator_for(function, **kwargs):
+    with DAG(dag_id=f"decorator_{next(NUMBER)}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        return task.bubblehouse_customers(task_id="push", **kwargs)(function)().operator
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [
+        (None, "The function returned None; return a list of customers, or yield them."),
+        (pandas.DataFrame({"id": [1]}), "frame.to_dict('records')"),
+        ({"id": 1}, "must be a list of objects"),
+    ],
+    ids=["None", "DataFrame", "dict"],
+)
+def test_a_function_that_returns_something_else_is_told_what_it_returned(sandbox, returned, says):
+    with pytest.raises(BubblehousePermanentError) as caught:
+        operator_for(lambda: returned).execute({})
+    assert says in str(caught.value)
+    assert sandbox.calls == []
+
+
+def test_an_error_of_the_function_while_it_yields_is_its_own_and_nothing_is_sent(sandbox):
+    def push():
+        yield {"id": 1}
+        raise TimeoutError("the warehouse")
+
+    with pytest.raises(TimeoutError, match="the warehouse"):
+        operator_for(push).execute({})
+    assert sandbox.calls == []
+
+
+def test_an_invalid_row_that_is_yielded_refuses_the_whole_source_before_the_first_call(sandbox):
+    def push():
+        yield from ({"id": number} for number in (1, 2, 0, 4))
+
+    with pytest.raises(BubblehousePermanentError, match="row 3") as caught:
+        operator_for(push).execute({})
+    assert sandbox.calls == []
+    assert summed(caught.value.summary)["read"] == 4
+
+
+@pytest.mark.parametrize(("second", "sent_again"), [(40, []), (41, [str(number) for number in range(1, 42)])])
+def test_a_retry_that_yields_the_same_customers_sends_only_the_rest(sandbox, no_waits, second, sent_again):
+    store = Store()
+
+    def yielding(count):
+        return lambda: (person for person in people(count))
+
+    options = {"batch_size": 10, "max_attempts": 1}
+    sandbox.script("ok", "ok", "503")
+    with pytest.raises(BubblehouseTransientError):
+        operator_for(yielding(40), **options).execute({"task_state_store": store})
+    before = len(sandbox.calls)
+    summary = operator_for(yielding(second), **options).execute({"task_state_store": store})
+    again = [customer["id"] for call in sandbox.calls[before:] for customer in call.customers]
+    assert again == (sent_again or [str(number) for number in range(21, 41)])
+    assert summed(summary)["accepted"] == second
+
+
+def test_a_killed_task_stops_while_its_function_still_yields(sandbox, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    yielded = []
+
+    def push():
+        for number in itertools.count(1):
+            yielded.append(number)
+            if number == 1500:
+                operator.on_kill()
+            yield {"id": number}
+
+    operator = operator_for(push)
+    with pytest.raises(BubblehouseTransientError, match="told to stop"):
+        operator.execute({})
+    assert len(yielded) == 1500
+    assert sandbox.calls == []
+    assert operator._spool is None

@@ -305,7 +305,7 @@ def test_the_rows_are_gone_however_the_push_ends(sandbox, database, no_waits, mo
         files.append(TemporaryFile(**kwargs))  # noqa: SIM115 (the push closes it)
         return files[-1]
 
-    monkeypatch.setattr("airflow_provider_bubblehouse.sources.query.TemporaryFile", open_file)
+    monkeypatch.setattr("airflow_provider_bubblehouse.sources.spool.TemporaryFile", open_file)
     for fault in ("ok", "400", "503", "404"):
         sandbox.script(fault)
         pushing = operator(max_attempts=1)

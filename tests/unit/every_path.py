@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airflow_provider_bubblehouse.sources.files import FileSource
-from airflow_provider_bubblehouse.sources.query import SpooledSource
+from airflow_provider_bubblehouse.sources.query import spool_query
 from airflow_provider_bubblehouse.sources.records import ListSource
 
 if TYPE_CHECKING:
@@ -80,14 +80,14 @@ def in_query(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
     """Rows that all have the same fields."""
     names = fields_of(rows)
     values = [tuple(row[name] for name in names) for row in rows]
-    return verdicts(SpooledSource(names, values, converter=converter), converter)
+    return verdicts(spool_query(names, [values], converter=converter), converter)
 
 
 def in_query_with_map(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
     others, column_map = renamed(rows)
     names = ["Fax", *column_map]
     values = [tuple(row[name] for name in names) for row in others]
-    return verdicts(SpooledSource(names, values, column_map=column_map, converter=converter), converter)
+    return verdicts(spool_query(names, [values], column_map=column_map, converter=converter), converter)
 
 
 def jsonl(rows: Sequence[Row]) -> bytes:

@@ -16,7 +16,7 @@ import pytest
 from every_path import csv_text, file, jsonl, verdicts
 
 from airflow_provider_bubblehouse.customers.converter import Converter
-from airflow_provider_bubblehouse.sources.query import SpooledSource
+from airflow_provider_bubblehouse.sources.query import spool_query
 from airflow_provider_bubblehouse.sources.records import ListSource
 
 UPDATE = Converter(timezone="Europe/Berlin")
@@ -28,7 +28,7 @@ def sources(record: dict[str, Any], column_map: dict[str, str] | None, converter
     """Return every source that can express a record, by name."""
     found: dict[str, Any] = {
         "list": ListSource([record], column_map=column_map),
-        "query": SpooledSource(list(record), [tuple(record.values())], column_map=column_map, converter=converter),
+        "query": spool_query(list(record), [[tuple(record.values())]], column_map=column_map, converter=converter),
     }
     kinds = set(map(type, record.values()))
     if kinds <= {str, int, float, bool, list, dict, type(None)}:

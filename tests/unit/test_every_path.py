@@ -34,7 +34,7 @@ from markupsafe import Markup
 
 from airflow_provider_bubblehouse.customers.converter import Converter
 from airflow_provider_bubblehouse.customers.values import Float32
-from airflow_provider_bubblehouse.sources.query import SpooledSource
+from airflow_provider_bubblehouse.sources.query import spool_query
 from airflow_provider_bubblehouse.sources.records import ListSource
 
 UPDATE = Converter(timezone="Europe/Berlin", largest=100_000)
@@ -367,7 +367,7 @@ def test_a_repeated_header_is_invalid_on_every_path():
     rows = [{"Customer ID": text, "City": text} for text in ("5", "Customer ID", "id", "City")]
     sources = [
         ListSource(rows, column_map=column_map),
-        SpooledSource(list(column_map), [tuple(row.values()) for row in rows], column_map=column_map, converter=UPDATE),
+        spool_query(list(column_map), [[tuple(row.values()) for row in rows]], column_map=column_map, converter=UPDATE),
         *(file(name, content, column_map=column_map) for name, content in files_of(rows).items()),
     ]
     for source in sources:

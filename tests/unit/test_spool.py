@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from decimal import Decimal
-from itertools import product
+from itertools import islice, product
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -16,7 +16,7 @@ from hypothesis import given, strategies as st
 
 from airflow_provider_bubblehouse.customers.converter import Converter
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
-from airflow_provider_bubblehouse.sources.query import SpooledSource
+from airflow_provider_bubblehouse.sources.query import spool_query
 from airflow_provider_bubblehouse.sources.records import ListSource
 
 FIELDS = (
@@ -79,8 +79,14 @@ def converter(**kwargs) -> Converter:
     return Converter(**{"timezone": "Europe/Berlin", "largest": 1_000_000, **kwargs})
 
 
-def spooled(columns, rows, *, column_map=None, **kwargs) -> SpooledSource:
-    return SpooledSource(columns, rows, column_map=column_map, converter=converter(**kwargs))
+def fetched(rows):
+    rows = iter(rows)
+    while some := list(islice(rows, 1000)):
+        yield some
+
+
+def spooled(columns, rows, *, column_map=None, **kwargs):
+    return spool_query(columns, fetched(rows), column_map=column_map, converter=converter(**kwargs))
 
 
 def pushed(source, **kwargs) -> list[tuple]:
@@ -187,7 +193,7 @@ def test_a_query_that_breaks_off_leaves_no_open_file(monkeypatch):
         yield ("1",)
         raise ConnectionError
 
-    from airflow_provider_bubblehouse.sources import query as spool
+    from airflow_provider_bubblehouse.sources import spool
 
     make = spool.TemporaryFile
     monkeypatch.setattr(spool, "TemporaryFile", lambda **kwargs: opened.append(make(**kwargs)) or opened[0])

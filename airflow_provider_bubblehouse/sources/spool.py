@@ -1,0 +1,164 @@
+"""
+Rows that can be read only once, kept in a temporary file while they are pushed: of a query, or of a generator.
+
+A query may return its rows in a different order each time, and a generator cannot be run again without its side
+effects. The rows are converted before they are written, while they are Python objects: JSON has neither decimals nor
+times, so what is read back from it would mean something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from dataclasses import dataclass
+from itertools import compress
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_provider_bubblehouse.customers.converter import CheckedChunk, InvalidRow
+from airflow_provider_bubblehouse.customers.encoded import Encoded
+from airflow_provider_bubblehouse.customers.identity import identities_of
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
+from airflow_provider_bubblehouse.formats.blocks import BLOCK_BYTES
+from airflow_provider_bubblehouse.push.rejected import in_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from airflow_provider_bubblehouse.customers.blocks import Block
+    from airflow_provider_bubblehouse.customers.converter import Converter
+
+log = logging.getLogger(__name__)
+
+_LOG_EVERY = 10.0  # seconds, as for the push
+_INVALID = b"["  # begins the line of an invalid row; { begins that of a customer
+
+
+class SpooledSource:
+    """
+    Rows that are read once, by the constructor. ``close`` deletes the temporary file.
+
+    The file has no name in its folder (``TMPDIR``): no other process can open it, and it is gone with this process,
+    however that ends.
+
+    :param name: the source's name in messages, such as "the query".
+    :param blocks: the rows.
+    :param converter: converts the rows.
+    """
+
+    def __init__(self, name: str, blocks: Iterable[Block], *, converter: Converter) -> None:
+        self._name = name
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._file: Any = TemporaryFile(buffering=BLOCK_BYTES)  # noqa: SIM115  closed by close()
+        try:
+            count = self._write(blocks, converter)
+        except BaseException:
+            self.close()
+            raise
+        log.info("Read %d rows of %s into a temporary file of %.1f MiB.", count, name, self._size / 2**20)
+
+    def _write(self, blocks: Iterable[Block], converter: Converter) -> int:
+        count, logged_at = 0, time.monotonic()
+        for block in blocks:
+            lines = _lines(converter.check(block, 0))
+            if not lines:
+                continue
+            text = b"\n".join(lines) + b"\n"
+            self._file.write(text)
+            self._digest.update(text)
+            self._size += len(text)
+            count += len(lines)
+            if time.monotonic() - logged_at >= _LOG_EVERY:
+                logged_at = time.monotonic()
+                log.info("Progress: %d rows of %s read, none sent.", count, self._name)
+        return count
+
+    def chunks(self) -> Iterator[SpooledRows]:
+        self._file.seek(0)
+        while text := self._file.read(BLOCK_BYTES):
+            yield SpooledRows(text + self._file.readline(), file=self._name)
+
+    def version(self) -> object:
+        return None
+
+    def fingerprint(self) -> object:
+        """Return a hash of the rows and of their order."""
+        return self._digest.hexdigest()
+
+    def share_read(self) -> float | None:
+        return self._file.tell() / self._size if self._size else None
+
+    def urls(self) -> Mapping[str, str]:
+        return {}
+
+    def close(self) -> None:
+        """Delete the rows."""
+        self._file.close()
+
+
+def _lines(checked: CheckedChunk) -> list[bytes]:
+    """Return the rows of a chunk as lines, in their order."""
+    customers = checked.customers().lines
+    if not checked.invalid:
+        return customers
+    lines = dict(zip(checked.numbers, customers, strict=True))
+    for row in checked.invalid:  # not by msgspec, which does not take text that UTF-8 cannot hold
+        lines[row.number] = json.dumps([row.error.reason, row.error.field, in_json(row.record)]).encode()
+    return [line for _, line in sorted(lines.items())]
+
+
+class _Identity(msgspec.Struct, gc=False):
+    id: str | None = None
+    email: str | None = None
+
+
+_IDENTITIES = msgspec.json.Decoder(_Identity)
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledRows:
+    """
+    Some rows of a temporary file.
+
+    :param text: the rows, each a line with a line feed at its end.
+    :param file: what messages show in place of a file's name.
+    """
+
+    text: bytes
+    file: str
+
+    def checked(self, first_number: int) -> CheckedChunk:
+        """
+        Return the rows.
+
+        :param first_number: the number of the first one in the source.
+        """
+        lines = self.text.split(b"\n")
+        lines.pop()
+        count = len(lines)
+        numbers: Sequence[int] = range(first_number, first_number + count)
+        invalid = []
+        if self.text.startswith(_INVALID) or b"\n" + _INVALID in self.text:
+            is_invalid = [line.startswith(_INVALID) for line in lines]
+            invalid = list(map(_invalid, compress(numbers, is_invalid), compress(lines, is_invalid)))
+            is_valid = [not one for one in is_invalid]
+            numbers, lines = list(compress(numbers, is_valid)), list(compress(lines, is_valid))
+        customers = _IDENTITIES.decode_lines(b"\n".join(lines) if invalid else self.text)
+        return CheckedChunk(
+            count=count,
+            numbers=numbers,
+            identities=identities_of([one.id for one in customers], [one.email for one in customers]),
+            customers=lambda: Encoded(lines),
+            invalid=invalid,
+            without_id=sum(one.id is None for one in customers),
+        )
+
+
+def _invalid(number: int, line: bytes) -> InvalidRow:
+    reason, field, record = json.loads(line)
+    return InvalidRow(number, InvalidCustomerError(reason, field), record)
