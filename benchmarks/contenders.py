@@ -43,8 +43,26 @@ def operator_on_file(path: str, port: int, **options: Any) -> int:
     return operator(port, path=path, **options)
 
 
+def yielded(path: str, port: int) -> int:
+    """Push what a function yields, with ``@task.bubblehouse_customers``."""
+    from airflow.sdk import DAG
+
+    from airflow_provider_bubblehouse.decorators.bubblehouse import bubblehouse_customers_task
+
+    with DAG("yielded"):
+        push: Any = bubblehouse_customers_task(lambda: _json_rows(path), task_id="push", batch_size=BATCH)()
+    return run_operator(push.operator, port)
+
+
 def operator(port: int, **options: Any) -> int:
     """Push with ``UpdateCustomersOperator.execute``: validation, progress and checkpoints on."""
+    from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
+
+    return run_operator(UpdateCustomersOperator(task_id="push", **{"batch_size": BATCH, **options}), port)
+
+
+def run_operator(push: Any, port: int) -> int:
+    """Execute an operator, and return how many customers were accepted."""
     from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
     _load_what_a_worker_has()
@@ -53,7 +71,6 @@ def operator(port: int, **options: Any) -> int:
     )
     # One customer first: what the package imports when a push begins is not part of what a row costs.
     UpdateCustomersOperator(task_id="warm_up", customers=[{"id": "1"}]).execute(_context())
-    push = UpdateCustomersOperator(task_id="push", **{"batch_size": BATCH, **options})
     context = _context()
     measure_from_here()
     return int(push.execute(context)["accepted"])
