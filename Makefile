@@ -1,28 +1,35 @@
-# Everything here works in environments of its own below this folder; the machine's Python and Airflow stay as they are.
+# Every target uses environments and caches below this folder, and changes nothing outside it. To share a cache, set
+# UV_CACHE_DIR and PIP_CACHE_DIR.
 PYTHON ?= python3
-# The oldest Airflow with the floors of pyproject.toml. PyJWT is left out: Airflow 2.11's own login needs a newer one than
-# it declares. Airflow 3.0 below tests that floor.
+export UV_CACHE_DIR ?= $(CURDIR)/.cache/uv
+export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
+# The oldest Airflow with the minimum versions of pyproject.toml. PyJWT is left out, because the login of Airflow 2.11
+# needs a newer one than it declares; Airflow 3.0 below tests that minimum.
 OLDEST = 'apache-airflow==2.11.*' $(shell sed -n '/^dependencies/,/^]/s/^ *"\([a-z0-9-]*\)>=\([0-9.]*\).*/\1==\2/p' \
     pyproject.toml | grep -v '^apache-airflow==\|^pyjwt==')
-# The newest patch of each minor version of Airflow and the day of its release. Airflow publishes each patch with a
-# constraints file; a resolution as of that day gives the same versions, our own floors permitting.
+# The newest patch of each minor version of Airflow and the day of its release. Resolving as of that day gives the
+# versions of Airflow's constraints file, unless our own minimum versions are newer.
 RELEASE_2.11 := 2.11.2 2026-03-14
 RELEASE_3.0 := 3.0.6 2025-08-29
 RELEASE_3.1 := 3.1.8 2026-03-11
 RELEASE_3.2 := 3.2.2 2026-05-29
 RELEASE_3.3 := 3.3.2 2026-09-17
 MATRIX := 2.11 3.0 3.1 3.2 3.3
-# Each process has an Airflow home of its own.
+# Two processes, each with its own Airflow home.
 SIDE_BY_SIDE := --numprocesses=2 tests/unit tests/integration
-# Of the package's own code in the tests' own processes; the threshold is in pyproject.toml.
+# Subprocesses are not counted; the threshold is in pyproject.toml.
 COVERAGE := --cov --cov-report=term
 DIST := build/dist
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test coverage test-matrix bench pictures docs dist lint format clean
+.PHONY: demo test test-unit coverage test-matrix bench pictures docs dist lint format clean
 
 demo: .venv/installed
 	@.venv/bin/python scripts/demo.py
+
+# No Airflow, no network, no waits: under a minute.
+test-unit: .venv/installed
+	.venv/bin/python -m pytest --numprocesses=2 --quiet tests/unit
 
 test: .venv/installed .venv-oldest/installed
 	.venv/bin/python -m pytest $(SIDE_BY_SIDE) $(COVERAGE)
@@ -34,23 +41,23 @@ coverage: .venv/installed
 
 test-matrix: $(MATRIX:%=test-on-%)
 
-# Each of Airflow 3.0 to 3.2 talks to its triggers in a way of its own. `make test` runs the same test on 3.3.
+# Airflow 3.0, 3.1 and 3.2 each talk to their triggers differently. `make test` runs the same test on 3.3.
 test-on-%: .venv-%/installed
 	.venv-$*/bin/python -m pytest $(SIDE_BY_SIDE)
 	$(if $(filter 3.0 3.1 3.2,$*),.venv-$*/bin/python -m pytest tests/system/test_triggerer.py)
 
-# Some minutes on a machine that does nothing else meanwhile.
+# Takes some minutes. Run nothing else on the machine meanwhile.
 bench: .venv/installed
 	.venv/bin/python -m benchmarks.run
 
-# The pictures in docs/, which a test finds stale when what they show has changed.
+# Take the pictures in docs/ again. `make test` fails if what a picture shows has changed.
 pictures: .venv/installed
 	UPDATE_PICTURES=1 .venv/bin/python -m pytest tests/ui -k picture
 
 docs: .venv-docs/installed
 	PATH="$(CURDIR)/.venv-docs/bin:$$PATH" NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 
-# Twice, of which the bytes must be the same: whoever has the commit can build what was uploaded.
+# Build twice and compare the bytes, so that anybody can reproduce the uploaded files from the commit.
 dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
 dist: .venv/installed
 	rm -rf dist $(DIST)
@@ -69,12 +76,13 @@ format: .venv/installed
 	.venv/bin/ruff format .
 
 clean:
-	rm -rf .venv .venv-* build dist
+	rm -rf .venv .venv-* .cache build dist
 
 .venv/installed: pyproject.toml
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet uv
-	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv -e '.[dev]'
+	@echo 'Installing Airflow, the package and its test tools into .venv. The first time takes some minutes.'
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet uv
+	@.venv/bin/uv pip install --quiet --compile-bytecode --python .venv -e '.[dev]'
 	@touch $@
 
 .venv-docs/installed: pyproject.toml | .venv/installed
