@@ -14,12 +14,14 @@ from rich.table import Column, Table
 
 from airflow_provider_bubblehouse.customers.converter import Converter
 from airflow_provider_bubblehouse.errors import BubblehouseError
-from airflow_provider_bubblehouse.push.batches import DEFAULT_MAX_BATCH_BYTES, largest_customer
-from airflow_provider_bubblehouse.push.plan import Plan
+from airflow_provider_bubblehouse.formats import FILE_FORMATS
+from airflow_provider_bubblehouse.push.batches import largest_customer
+from airflow_provider_bubblehouse.push.plan import DEFAULT_MAX_BATCH_BYTES, Plan
 from airflow_provider_bubblehouse.push.push import Push
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
 from airflow_provider_bubblehouse.push.report import name_rows
-from airflow_provider_bubblehouse.sources.files import FILE_FORMATS, FileSource, no_filesystem_error
+from airflow_provider_bubblehouse.sources.files import FileSource
+from airflow_provider_bubblehouse.stores import no_filesystem_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

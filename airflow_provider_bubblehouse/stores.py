@@ -33,6 +33,14 @@ class Fault(Enum):
     OTHER = "check the path and its store"
 
 
+def no_filesystem_error(path: object) -> PermanentError:
+    """Return what to raise where there is no file system for a URL."""
+    return PermanentError(
+        f"There is no file system for {without_credentials(str(path))}; s3:// needs "
+        "pip install 'airflow-provider-bubblehouse[s3]', gs:// needs [gcs], others the provider of their own."
+    )
+
+
 def is_local(filesystem: Any) -> bool:
     """
     Return whether an fsspec file system is that of this machine.

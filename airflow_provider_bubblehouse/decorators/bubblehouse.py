@@ -15,7 +15,6 @@ from airflow_provider_bubblehouse.airflow_compat import (
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 from airflow_provider_bubblehouse.operators.rendering import run_time_oids
-from airflow_provider_bubblehouse.push.pacing import StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -94,6 +93,8 @@ class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
         return self._spool
 
     def _until_killed(self, records: Iterable[Any]) -> Iterator[Any]:
+        from airflow_provider_bubblehouse.push.pacing import StoppedError
+
         for record in records:
             if self._is_killed:
                 raise StoppedError

@@ -73,6 +73,8 @@ def _as_texts(times: Any) -> Any:
         kind = pyarrow.timestamp("us", kind.tz)
         times = times.cast(kind)
     texts = times.cast(pyarrow.string())
+    if kind.tz:
+        texts = compute.replace_substring(texts, "Z", "+00:00")
     for no_fraction in (".000000000", ".000000"):
         texts = compute.replace_substring(texts, no_fraction, "")
     return texts

@@ -11,28 +11,32 @@ from urllib.parse import urlsplit
 
 from airflow_provider_bubblehouse.airflow_compat import BaseOperator
 from airflow_provider_bubblehouse.api.details import from_json
-from airflow_provider_bubblehouse.customers.times import Calendar
 from airflow_provider_bubblehouse.exceptions import (
     BubblehousePermanentError,
     BubblehouseTransientError,
     add_no_retries_hint,
 )
+from airflow_provider_bubblehouse.formats import FILE_FORMATS
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.operators.parameters import (
+    DEFAULT_TIMEZONE,
     check_choice,
+    check_column_map,
     check_flag,
     check_integer,
-    check_mapping,
     check_number,
     check_template_field,
-    check_text,
+    check_timezone,
 )
 from airflow_provider_bubblehouse.operators.rendering import CustomerRows, join_surrogates, resolve, run_time_oids
-from airflow_provider_bubblehouse.push.batches import DEFAULT_MAX_BATCH_BYTES
-from airflow_provider_bubblehouse.sources.columns import targets_of
-from airflow_provider_bubblehouse.sources.files import FILE_FORMATS, FileSource, no_filesystem_error
-from airflow_provider_bubblehouse.sources.records import ListSource
-from airflow_provider_bubblehouse.stores import Fault, fault_of, store_error, without_credentials
+from airflow_provider_bubblehouse.push.plan import DEFAULT_MAX_BATCH_BYTES, Plan
+from airflow_provider_bubblehouse.stores import (
+    Fault,
+    fault_of,
+    no_filesystem_error,
+    store_error,
+    without_credentials,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +49,6 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.ledger.changes import Changes
     from airflow_provider_bubblehouse.lineage import Lineage
     from airflow_provider_bubblehouse.operators.query import Query
-    from airflow_provider_bubblehouse.push.plan import Plan
     from airflow_provider_bubblehouse.push.push import Push, Resume
     from airflow_provider_bubblehouse.push.rejected import RejectedRows
     from airflow_provider_bubblehouse.sources.columns import ColumnMap
@@ -111,8 +114,7 @@ class _SourceOperator(BaseOperator):
             raise BubblehousePermanentError("sql and sql_conn_id go together, and sql_parameters with them only.")
         check_choice("file_format", file_format, FILE_FORMATS)
         if column_map is not None:
-            check_mapping("column_map", column_map)
-            targets_of(column_map)  # raises if a field is filled twice
+            check_column_map(column_map)
         self.customers: Any = customers
         self.path = path
         self.sql = sql
@@ -145,9 +147,13 @@ class _SourceOperator(BaseOperator):
             self._spool = self._run_query(converter)
             return self._spool
         if self.path is None:
+            from airflow_provider_bubblehouse.sources.records import ListSource
+
             if not isinstance(self.customers, CustomerRows):  # Airflow has not rendered the fields
                 self._take(self.customers)
             return ListSource(self.customers, column_map=self.column_map)
+        from airflow_provider_bubblehouse.sources.files import FileSource
+
         location = _location(self.path)
         return FileSource(
             _filesystem(location), location.path, file_format=self.file_format, column_map=self.column_map
@@ -203,7 +209,7 @@ class _CustomersOperator(_SourceOperator):
         "ledger_path",
     )
     ui_color = "#e8e1f5"
-    timezone = "UTC"
+    timezone = DEFAULT_TIMEZONE
     on_invalid = "fail"
     max_customers: int | None = None
     max_invalid: float | None = None
@@ -337,8 +343,6 @@ class _CustomersOperator(_SourceOperator):
         )
 
     def _plan(self, connection: ShopConnection | None) -> Plan:
-        from airflow_provider_bubblehouse.push.plan import Plan
-
         return Plan(
             batch_size=self.batch_size,
             max_batch_bytes=self.max_batch_bytes,
@@ -487,7 +491,7 @@ class UpdateCustomersOperator(_CustomersOperator):
     def __init__(
         self,
         *,
-        timezone: str = "UTC",
+        timezone: str = DEFAULT_TIMEZONE,
         on_invalid: str = "fail",
         max_invalid: float | None = None,
         debug: bool = False,
@@ -502,8 +506,7 @@ class UpdateCustomersOperator(_CustomersOperator):
         check_flag("debug", debug)
         if debug and self.in_flight > 1:
             raise BubblehousePermanentError("debug sends one batch at most, so in_flight must be 1.")
-        check_text("timezone", timezone)
-        Calendar(timezone)  # raises if there is no such time zone
+        check_timezone(timezone)
         self.timezone = timezone
         self.on_invalid = on_invalid
         self.max_invalid = max_invalid

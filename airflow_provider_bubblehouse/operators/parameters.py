@@ -1,4 +1,8 @@
-"""Checks of constructor parameters: a value that cannot work fails when the DAG is parsed, with one sentence."""
+"""
+Checks of constructor parameters: a value that cannot work fails when the DAG is parsed, with one sentence.
+
+What takes long to import is imported only if a DAG uses it: Airflow parses DAG files every few seconds.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+DEFAULT_TIMEZONE = "UTC"
 
 _BYTES = (bytes, bytearray, memoryview)  # sequences, but of integers
 
@@ -51,10 +57,22 @@ def check_text(name: str, value: object) -> None:
         raise BubblehousePermanentError(f"{name} must be text.")
 
 
-def check_mapping(name: str, value: object) -> None:
-    """Refuse anything but an object."""
+def check_timezone(value: object) -> None:
+    """Refuse anything but the name of a time zone."""
+    check_text("timezone", value)
+    if value != DEFAULT_TIMEZONE:
+        from airflow_provider_bubblehouse.customers.times import Calendar
+
+        Calendar(str(value))  # raises if there is no such time zone
+
+
+def check_column_map(value: object) -> None:
+    """Refuse anything but an object from columns to fields, each field once."""
+    from airflow_provider_bubblehouse.sources.columns import targets_of
+
     if not isinstance(value, Mapping):
-        raise BubblehousePermanentError(f"{name} must be an object, such as a dict.")
+        raise BubblehousePermanentError("column_map must be an object, such as a dict.")
+    targets_of(value)
 
 
 def check_template_field(name: str, value: object, kinds: tuple[type, ...], *, expected: str) -> None:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.customers.converter import CheckedChunk
     from airflow_provider_bubblehouse.customers.encoded import Customers
 
-DEFAULT_MAX_BATCH_BYTES = 1024 * 1024  # what common proxies take without being told
-
 _HEAD, _TAIL, _DEBUG_TAIL = b'{"customers":[', b"]}", b'],"debug":true}'
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+DEFAULT_MAX_BATCH_BYTES = 1024 * 1024  # what common proxies accept by default
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:

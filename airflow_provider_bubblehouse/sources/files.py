@@ -27,14 +27,12 @@ from airflow_provider_bubblehouse.sources import ahead
 from airflow_provider_bubblehouse.sources.columns import UnseenColumns, targets_of
 from airflow_provider_bubblehouse.sources.listing import Info, Marks, list_files, marks_of
 from airflow_provider_bubblehouse.sources.stored import StoredFile, changed_error
-from airflow_provider_bubblehouse.stores import is_local, store_faults, url_of, without_credentials
+from airflow_provider_bubblehouse.stores import is_local, store_faults, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from airflow_provider_bubblehouse.sources.columns import ColumnMap
-
-FILE_FORMATS = ("auto", "jsonl", "json", "csv", "parquet", "rejected")
 
 _CHUNKS_AHEAD = 8  # of at most 1000 rows or 256 KiB each; of small files, as many files
 
@@ -63,7 +61,7 @@ class FileSource:
     :param filesystem: the fsspec file system that holds the files.
     :param path: a file's path there, or a glob; a file of exactly that name goes before a glob. With the format
         ``rejected`` it may be a folder.
-    :param file_format: one of ``FILE_FORMATS``; ``auto`` goes by the suffix, which may be followed by ``.gz``.
+    :param file_format: one of ``formats.FILE_FORMATS``; ``auto`` goes by the suffix, which may be followed by ``.gz``.
     :param column_map: column in the file to field of Customer2, such as ``{"CustomerId": "id"}``; a dot nests, as in
         ``extras.city``. Exactly these columns are sent. None sends each column under its own name.
     """
@@ -194,14 +192,6 @@ class FileSource:
         else:
             blocks = read_jsonl(file.name, stream, self._columns, rejected=file.format == "rejected")
         return map(self._unseen.look_at, blocks)
-
-
-def no_filesystem_error(path: object) -> PermanentError:
-    """Return what to raise where there is no file system for a URL."""
-    return PermanentError(
-        f"There is no file system for {without_credentials(str(path))}; s3:// needs "
-        "pip install 'airflow-provider-bubblehouse[s3]', gs:// needs [gcs], others the provider of their own."
-    )
 
 
 def _format_of(name: str, file_format: str) -> str:

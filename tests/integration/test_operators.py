@@ -201,17 +201,17 @@ def test_a_file_that_changes_while_it_is_read_is_a_permanent_error(sandbox, tmp_
 def test_a_file_that_changes_while_it_is_validated_is_not_called_invalid(sandbox, tmp_path, monkeypatch, name, how):
     from airflow_provider_bubblehouse.sources.stored import StoredFile
 
-    path, read = tmp_path / name, StoredFile.read
+    path, read = tmp_path / name, StoredFile.readinto
     rows = [f'{{"id": "{number:0100}"}}' for number in range(4000)]
     text = {".csv": "id\n" + "1\n" * 200_000, ".jsonl": "\n".join(rows), ".json": f"[{','.join(rows)}]"}[path.suffix]
     path.write_text(text)
 
-    def read_and_change(self, size=-1, /):
-        data = read(self, size)
-        path.write_text("x,y\n" * (len(text) // 4 + 1) if how == "overwritten" else text[: len(data) + 10])
-        return data
+    def read_and_change(self, buffer, /):
+        count = read(self, buffer)
+        path.write_text("x,y\n" * (len(text) // 4 + 1) if how == "overwritten" else text[: count + 10])
+        return count
 
-    monkeypatch.setattr(StoredFile, "read", read_and_change)
+    monkeypatch.setattr(StoredFile, "readinto", read_and_change)
     with pytest.raises(BubblehousePermanentError, match="changed while being read"):
         update(path=path)
     assert sandbox.calls == []

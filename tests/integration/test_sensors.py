@@ -296,16 +296,21 @@ def test_the_default_of_deferrable_is_airflows_setting():
     assert status_sensor().deferrable is False
 
 
-def test_a_dag_file_that_imports_the_sensors_pays_for_no_http_library():
+def test_a_dag_file_loads_no_http_library_and_nothing_that_reads_or_pushes_rows():
     code = (
         "import sys;"
-        "from airflow_provider_bubblehouse.airflow_compat import BaseSensorOperator, conf;"
+        "from airflow_provider_bubblehouse.airflow_compat import BaseSensorOperator, conf, DecoratedOperator;"
         "from airflow.triggers.base import BaseTrigger;"
         "before = set(sys.modules);"
         "import airflow_provider_bubblehouse.sensors.bubblehouse, airflow_provider_bubblehouse.triggers.bubblehouse;"
         "import airflow_provider_bubblehouse.callbacks, airflow_provider_bubblehouse.retry_policy;"
-        "new = {name.partition('.')[0] for name in set(sys.modules) - before};"
-        "assert not new & {'requests', 'httpx', 'jwt', 'pyarrow', 'cryptography'}, new"
+        "import airflow_provider_bubblehouse.operators.customers, airflow_provider_bubblehouse.decorators.bubblehouse;"
+        "import airflow_provider_bubblehouse.assets.customers;"
+        "own = 'airflow_provider_bubblehouse';"
+        "slow = {'requests', 'httpx', 'jwt', 'pyarrow', 'cryptography', 'sqlite3',"
+        " own + '.customers.fields', own + '.sources.files', own + '.push.push', own + '.ledger.changes'};"
+        "new = set(sys.modules) - before;"
+        "assert not slow & new, slow & new"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

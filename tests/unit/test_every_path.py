@@ -300,6 +300,10 @@ def parquet_columns(draw):
 
 @given(parquet_columns())
 @example({"id": ("whole", [1001]), "birthday": ("time", [dt.datetime(1985, 7, 21)])})
+@example(
+    {"id": ("whole", [1]), "email_marketing_consent_change_time": ("moment", [dt.datetime(2000, 1, 1, tzinfo=dt.UTC)])}
+)
+@example({"id": ("whole", [1]), "signed_up_at": ("moment", [dt.datetime(2000, 1, 1, tzinfo=dt.UTC)])})
 @example({"id": ("float32", [2.0**24]), "total_spent": ("float32", [float(np.float32(12.3))])})
 @example({"id": ("decimal", [Decimal("1001.00")]), "signed_up_at": ("date", [dt.date(2024, 3, 12)])})
 def test_the_columns_of_parquet(columns):
