@@ -1,8 +1,8 @@
 """
-The errors of this package, without Airflow: what every module below the operators raises.
+The errors that every module below the operators raises, without Airflow.
 
-``exceptions`` defines the classes that Airflow knows. Once it is imported, raising an error of this module raises its
-subclass there, so that no caller has to translate an error and none can forget to.
+``exceptions`` defines their Airflow subclasses. Once it is imported, creating an error of this module creates its
+subclass there, so no caller has to convert errors, or can forget to.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 class BubblehouseError(Exception):
     """
-    Base of all errors of this package. Its text is one sentence that never holds a token or a customer's value.
+    Base of all errors of this package. The message never contains a token or a customer's value.
 
-    :param message: what happened and what to do.
-    :param status: the HTTP status, None where no answer came.
+    :param message: what happened, where, and what to do.
+    :param status: the HTTP status; None if there was no answer.
     :param error_id: the ``id`` of the API's JSON error, such as ``rate_limit_exceeded``.
-    :param attempts: how many calls failed for the same data, the last one included.
-    :param retry_after: seconds that the answer asks to wait, from its ``Retry-After`` header.
-    :param summary: the counts of the push that this error ended (see ``UpdateCustomersOperator``).
+    :param attempts: how many calls failed for the same data, including the last one.
+    :param retry_after: seconds to wait, from the ``Retry-After`` header of the answer.
+    :param summary: the counts of the push that failed (see ``UpdateCustomersOperator``).
     """
 
     _raised_as: ClassVar[dict[type[BubblehouseError], type[BubblehouseError]]] = {}
@@ -33,7 +33,7 @@ class BubblehouseError(Exception):
             cls._raised_as[raised_for] = cls
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Create the class that is raised for this one: a subclass, so that ``except`` clauses for both match."""
+        """Create the Airflow subclass, which ``except`` clauses for either class catch."""
         return super().__new__(cls._raised_as.get(cls, cls), *args, **kwargs)  # type: ignore[return-value]
 
     def __init__(
@@ -56,19 +56,19 @@ class BubblehouseError(Exception):
 
 class BubblehouseTransientError(BubblehouseError):
     """
-    A 5xx, or no complete response: the same data has to be pushed again, and the task is retried.
+    A 5xx, or no complete response. The same data has to be sent again, and Airflow retries the task.
 
-    Not an ``AirflowException``: with ``soft_fail`` a deferred sensor would skip on it, while a poking one fails.
+    Not an ``AirflowException``: with ``soft_fail``, a deferred sensor would skip on one, and a poking one would fail.
     """
 
 
 class PermanentError(BubblehouseError):
-    """A retry cannot help."""
+    """An error that a retry cannot fix."""
 
 
 class RejectedError(PermanentError):
-    """The API refused the data itself (400 or 422). It has processed the rows; they must not be pushed again."""
+    """The API rejected the data (400 or 422). It has processed the rows, so they must not be sent again."""
 
 
 class RateLimitError(PermanentError):
-    """429 ``rate_limit_exceeded``: the data was not processed, but a 4xx is not retried."""
+    """The rate limit was exceeded (429). The rows were not processed, but a 4xx is not retried."""

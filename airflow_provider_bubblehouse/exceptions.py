@@ -1,4 +1,4 @@
-"""The errors that tasks fail with. Airflow retries a ``BubblehouseTransientError`` and no other one."""
+"""The errors that tasks fail with. Airflow retries only a ``BubblehouseTransientError``."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ __all__ = [
 
 
 class BubblehousePermanentError(PermanentError, AirflowFailException, raised_for=PermanentError):
-    """A retry cannot help: Airflow fails the task at once, whatever its ``retries``."""
+    """An error that a retry cannot fix. Airflow fails the task at once, whatever its ``retries``."""
 
 
 class BubblehouseRejectedError(BubblehousePermanentError, RejectedError, raised_for=RejectedError):
-    """The API refused the data itself (400 or 422). It has processed the rows; they must not be pushed again."""
+    """The API rejected the data (400 or 422). It has processed the rows, so they must not be sent again."""
 
 
 class BubblehouseRateLimitError(BubblehousePermanentError, RateLimitError, raised_for=RateLimitError):
-    """429 ``rate_limit_exceeded``: the data was not processed, but a 4xx is not retried."""
+    """The rate limit was exceeded (429). The rows were not processed, but a 4xx is not retried."""
 
 
 def add_no_retries_hint(error: BubblehouseTransientError, context: Mapping[str, Any]) -> None:
     """
-    Add to the error of a task's last try that ``retries=`` would retry it: Airflow's default is no retry.
+    Add a hint to the error of a task's last try: Airflow's default is ``retries=0``.
 
-    :param error: what the task fails with; its text is changed.
-    :param context: the task's context.
+    :param error: the error that the task fails with; its message is changed.
+    :param context: the context of the task.
     """
     task_instance = context.get("ti")
     if task_instance is not None and task_instance.try_number > task_instance.max_tries:

@@ -38,7 +38,7 @@ os.environ.update(  # before anything imports Airflow, which reads them on impor
     NO_PROXY="127.0.0.1,localhost",
 )
 
-from airflow_provider_bubblehouse.sandbox import Sandbox  # noqa: E402
+from faulty_sandbox import Sandbox  # noqa: E402
 
 # How long an example takes is the machine's matter.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])

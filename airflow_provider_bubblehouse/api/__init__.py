@@ -1,1 +1,1 @@
-"""The Bubblehouse HTTP API: where it is, how to authenticate, one call, one customer. Knows nothing of Airflow."""
+"""The Bubblehouse HTTP API: its address, tokens, single calls and the reading of a customer. Imports no Airflow."""

@@ -1,4 +1,4 @@
-"""The client's twin over httpx, for triggers: the same call, the same classifier, without blocking the event loop."""
+"""The asynchronous client, over httpx, for triggers: the same call and the same classifier as in ``client``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from airflow_provider_bubblehouse.api.classifier import Answer, classify, no_call_error
+from airflow_provider_bubblehouse.api.classifier import Answer, classify, no_call_error, server_name
 from airflow_provider_bubblehouse.api.connection import CONNECT_TIMEOUT, HEADERS, MAX_ANSWER_BYTES, ShopConnection
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class BearerAuth(httpx.Auth):
 
 def open_http() -> httpx.AsyncClient:
     """
-    Return what makes calls, for any number of shops: it keeps no cookie, which one would set for another.
+    Return an HTTP client for any number of shops. It stores no cookies: those of one shop would be sent for another.
 
-    :raises PermanentError: if the environment's proxies or certificates are none.
+    :raises PermanentError: if the proxies or certificates of the environment are not usable.
     """
     try:
         return httpx.AsyncClient(
@@ -45,7 +45,7 @@ def open_http() -> httpx.AsyncClient:
 
 
 async def _forget_location(response: httpx.Response) -> None:
-    """Have httpx not look where a redirect would lead, which it does of one that it does not follow, too."""
+    """Remove the target of a redirect: httpx parses it, and may fail, even if it does not follow redirects."""
     response.headers.pop("Location", None)
 
 
@@ -53,9 +53,8 @@ class AsyncClient:
     """
     Calls one shop's API; an async context manager.
 
-    :param connection: where the API is and how to be let in.
-    :param http: what makes the calls (see ``open_http``), shared with others and theirs to close; None for one of its
-        own.
+    :param connection: the API's address and credentials.
+    :param http: a shared HTTP client (see ``open_http``), which its owner closes; None creates one.
     :param token: returns the current token; None takes it from the connection, which may block to mask a new one.
     """
 
@@ -70,7 +69,7 @@ class AsyncClient:
         self._http = http or open_http()
         self._closes = http is None
         self._auth = BearerAuth(token or self._current_token)
-        # Waiting for one of the shared sockets is no fault of the API's, so it has no timeout.
+        # Waiting for a shared socket is not an error of the API, so it has no timeout.
         self._timeout = httpx.Timeout(connection.read_timeout, connect=CONNECT_TIMEOUT, pool=None)
 
     async def __aenter__(self) -> AsyncClient:
@@ -87,10 +86,12 @@ class AsyncClient:
 
     async def call(self, function: str, body: bytes) -> dict[str, Any]:
         """
-        Make exactly one POST; parameters, result and errors as in ``client.Client.call``.
+        Make exactly one POST, as ``client.Client.call`` does.
 
         :param function: the function with its version, such as ``Status2``.
         :param body: the JSON payload, encoded.
+        :return: the JSON object of the answer.
+        :raises BubblehouseError: the class says what the answer means.
         """
         answer = await self._send(function, body)
         error = classify(answer)
@@ -99,7 +100,8 @@ class AsyncClient:
         return answer.document() or {}
 
     async def _send(self, function: str, body: bytes) -> Answer:
-        status, retry_after, content = None, None, bytearray()
+        status, headers, content = None, httpx.Headers(), bytearray()
+        fault: Exception | None = None
         try:
             async with self._http.stream(
                 "POST",
@@ -110,11 +112,18 @@ class AsyncClient:
                 timeout=self._timeout,
                 follow_redirects=False,
             ) as response:
-                status, retry_after = response.status_code, response.headers.get("Retry-After")
+                status, headers = response.status_code, response.headers
                 async for piece in response.aiter_bytes():
                     content += piece
                     if len(content) > MAX_ANSWER_BYTES:
                         break
-        except (httpx.HTTPError, OSError) as fault:
-            return Answer(function=function, status=status, body=bytes(content), retry_after=retry_after, fault=fault)
-        return Answer(function=function, status=status, body=bytes(content), retry_after=retry_after)
+        except (httpx.HTTPError, OSError) as error:
+            fault = error
+        return Answer(
+            function=function,
+            status=status,
+            body=bytes(content),
+            retry_after=headers.get("Retry-After"),
+            fault=fault,
+            server=server_name(headers),
+        )

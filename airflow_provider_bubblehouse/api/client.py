@@ -1,4 +1,4 @@
-"""One call to the API over requests, for workers. It never sends anything twice: attempts are the push's matter."""
+"""The client, over urllib3 as requests sets it up, for workers. One call sends once; the push makes the attempts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import Timeout
+from urllib3 import HTTPHeaderDict, Timeout
 from urllib3.exceptions import HTTPError
 
-from airflow_provider_bubblehouse.api.classifier import Answer, classify, no_call_error
+from airflow_provider_bubblehouse.api.classifier import Answer, classify, no_call_error, server_name
 from airflow_provider_bubblehouse.api.connection import (
     CONNECT_TIMEOUT,
     HEADERS,
@@ -33,7 +33,7 @@ class Client:
     """
     Calls one shop's API over one HTTP connection; a context manager. Not for use by two threads at once.
 
-    :param connection: where the API is and how to be let in.
+    :param connection: the API's address and credentials.
     """
 
     def __init__(self, connection: ShopConnection) -> None:
@@ -41,21 +41,21 @@ class Client:
         self._adapter: Any = HTTPAdapter(pool_connections=1, pool_maxsize=1)
         self._timeout = Timeout(connect=CONNECT_TIMEOUT, read=connection.read_timeout)
         self._targets: dict[str, str] = {}
-        self._open: Any = None  # the HTTP connection in use, for a client makes one call at a time
+        self._open: Any = None  # the HTTP connection; a client makes one call at a time
         self._is_aborted = False
 
     @cached_property
     def _environment(self) -> Mapping[str, Any]:
-        """Proxies and certificates as the environment names them; to look them up takes as long as a small call."""
+        """The proxies and certificates of the environment; cached, because a look-up takes as long as a small call."""
         return requests.Session().merge_environment_settings(self._connection.base_url, {}, None, True, None)
 
     @cached_property
     def _pool(self) -> Any:
         """
-        The pool that requests makes for this server.
+        The urllib3 pool that requests creates for this server.
 
-        Calls go straight to it. What requests adds to each is what a call must not have, as redirects, cookies and the
-        password of a ``.netrc``, and takes a third of its time.
+        Calls use the pool directly: what requests would add, redirects, cookies and passwords of a ``.netrc``, is
+        unwanted and takes a third of the time of a call.
         """
         request = requests.Request("POST", self._connection.base_url).prepare()
         proxies, verify = self._environment["proxies"], self._environment["verify"]
@@ -73,14 +73,18 @@ class Client:
         return pool
 
     def _address(self, function: str) -> tuple[Any, str]:
-        """Return the pool and the target of a function's requests; a retry helps nothing where they cannot be had."""
+        """
+        Return the pool and the request target of a function.
+
+        :raises PermanentError: if there is none, which a retry cannot change.
+        """
         try:
             return self._pool, self._target(function)
-        except (ValueError, TypeError, OSError) as fault:  # OSError of certificates: nothing is called yet
+        except (ValueError, TypeError, OSError) as fault:  # OSError: the certificates cannot be read
             raise no_call_error(fault) from None
 
     def _target(self, function: str) -> str:
-        """Return what a function's requests name: its path, or where a proxy is to know it the whole URL."""
+        """Return the request target of a function: its path, or the whole URL for a proxy."""
         if function not in self._targets:
             request = requests.Request("POST", self._connection.url(function)).prepare()
             self._targets[function] = self._adapter.request_url(request, self._environment["proxies"])
@@ -95,31 +99,31 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the idle socket; a further call opens another one."""
+        """Close the idle connection; the next call opens another one."""
         self._adapter.close()
         vars(self).pop("_pool", None)
 
     def abort(self) -> None:
         """
-        Cut off the call that another thread has under way; it then ends with a transient error.
+        Abort the call that another thread is making, which then fails with a transient error.
 
-        To close the pool would not do that. The client makes no further connection.
+        Closing the pool would not abort it. The client opens no connection afterwards.
         """
         self._is_aborted = True
-        # TLS inside a proxy's TLS has the socket below it.
+        # TLS inside the TLS of a proxy wraps the socket once more.
         sock = getattr(self._open, "sock", None)
         sock = getattr(sock, "socket", sock)
         if sock is not None:
-            with suppress(OSError):  # it is closed already
-                # Below TLS, whose own shutdown would wait for the other side.
+            with suppress(OSError):  # already closed
+                # Not the shutdown of TLS, which waits for the server.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def _connected(self, connection: Any) -> None:
-        """See to a new HTTP connection, over which nothing has been sent."""
-        if self._is_aborted:  # while it was made, when there was no socket to cut off
+        """Prepare a new HTTP connection before anything is sent over it."""
+        if self._is_aborted:  # while connecting, when there was no socket to shut down
             connection.close()
             raise ConnectionAbortedError
-        # To send a body may take as long as its answer may; urllib3 would have it done in the time for connecting.
+        # urllib3 would apply the connect timeout to the sending of the body.
         connection.sock.settimeout(self._connection.read_timeout)
 
     def call(self, function: str, body: bytes, *, debug: bool = False) -> dict[str, Any]:
@@ -128,7 +132,7 @@ class Client:
 
         :param function: the function with its version, such as ``UpdateCustomers3``.
         :param body: the JSON payload, encoded.
-        :param debug: whether the payload asks for ``debug``; the API's own message to an error is then logged.
+        :param debug: whether the payload asks for ``debug``; the API's own error message is then logged.
         :return: the JSON object of the answer.
         :raises BubblehouseError: the class says what the answer means (see ``exceptions``).
         """
@@ -143,7 +147,8 @@ class Client:
         return answer.document() or {}
 
     def _send(self, function: str, body: bytes) -> Answer:
-        status, retry_after, content = None, None, bytearray()
+        status, headers, content = None, HTTPHeaderDict(), bytearray()
+        fault: Exception | None = None
         pool, target = self._address(function)
         try:
             with pool.urlopen(
@@ -155,33 +160,40 @@ class Client:
                 retries=False,
                 redirect=False,
                 assert_same_host=False,
-                preload_content=False,  # so that the status is known even where the body is cut off
+                preload_content=False,  # so that the status is known even if the body is cut off
             ) as response:
-                status, retry_after = response.status, response.headers.get("Retry-After")
+                status, headers = response.status, response.headers
                 for piece in response.stream(64 * 1024):
                     content += piece
                     if len(content) > MAX_ANSWER_BYTES:
                         break
-        except (HTTPError, OSError) as fault:
-            return Answer(function=function, status=status, body=bytes(content), retry_after=retry_after, fault=fault)
-        return Answer(function=function, status=status, body=bytes(content), retry_after=retry_after)
+        except (HTTPError, OSError) as error:
+            fault = error
+        return Answer(
+            function=function,
+            status=status,
+            body=bytes(content),
+            retry_after=headers.get("Retry-After"),
+            fault=fault,
+            server=server_name(headers),
+        )
 
 
 def require_debug_allowed(connection: ShopConnection) -> None:
     """
-    Refuse ``debug`` where the connection does not allow it: the API wants it never used in production.
+    Check that the connection allows ``debug``, which the API forbids in production.
 
-    :raises PermanentError: if the connection has no ``allow_debug``.
+    :raises PermanentError: if it does not.
     """
     if not connection.allow_debug:
         raise PermanentError(
-            "debug is for development only and this Airflow connection does not allow it; set its allow_debug, "
-            "or leave debug out."
+            "debug is for development only, and the Airflow connection does not allow it; switch on its Allow debug "
+            "calls (allow_debug), or leave debug out."
         )
 
 
 def log_api_message(answer: Answer) -> None:
-    """Log the API's own words, which may quote a customer: for calls with ``debug`` only."""
+    """Log the API's own error message, which may quote a customer; only for calls with ``debug``."""
     message = (answer.document() or {}).get("message")
     if message:
-        log.warning("Bubblehouse says of %s: %s", answer.function, message)
+        log.warning("Bubblehouse explains the error of %s: %s", answer.function, message)

@@ -1,4 +1,4 @@
-"""The settings of one shop's API, read and checked from the fields of a stored connection."""
+"""The settings of one shop's API, read from the fields of an Airflow connection and validated."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from airflow_provider_bubblehouse import __version__
 from airflow_provider_bubblehouse.api.names import DEFAULT_HOST, HOST, WORD
 from airflow_provider_bubblehouse.api.tokens import MintedTokens, StoredToken, Tokens
 from airflow_provider_bubblehouse.errors import PermanentError
+from airflow_provider_bubblehouse.plural import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,10 +22,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_API_VERSION = "v20230601"  # as the UpdateCustomers3 page prints it
-CONNECT_TIMEOUT = 10.0  # seconds; a host that does not answer for so long is down
-DEFAULT_READ_TIMEOUT = 60.0  # seconds; what the vendor's own client waits
-MAX_ANSWER_BYTES = 16 * 1024 * 1024  # no answer of the API comes near; more is cut and so no JSON object
-EXTRAS = ("key_id", "shared_secret", "api_version", "timeout", "max_calls_per_second", "allow_debug")
+CONNECT_TIMEOUT = 10.0  # seconds; a host that takes longer is down
+DEFAULT_READ_TIMEOUT = 60.0  # seconds; as in the vendor's own client
+MAX_ANSWER_BYTES = 16 * 1024 * 1024  # far more than any answer of the API; the rest is not read
+EXTRAS = {  # each with its label in the connection form
+    "key_id": "Key ID",
+    "shared_secret": "Shared Secret",
+    "api_version": "API version",
+    "timeout": "Timeout",
+    "max_calls_per_second": "Calls per second",
+    "allow_debug": "Allow debug calls",
+}
 _HIGHEST_PORT = 65535
 HEADERS = {
     "Accept": "application/json",
@@ -36,15 +44,15 @@ HEADERS = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShopConnection:
     """
-    Where a shop's API is and how to be let in.
+    The address and credentials of a shop's API.
 
     :param base_url: scheme, host and port, such as ``https://app.bubblehouse.com``.
     :param shop: the shop slug.
-    :param tokens: where calls get their token from.
+    :param tokens: returns the token for each call.
     :param api_version: the API's global version, part of every URL.
-    :param read_timeout: seconds to wait for the next piece of an answer.
-    :param max_calls_per_second: how many calls a push begins in a second at most; None for no limit.
-    :param allow_debug: whether calls with ``debug`` are allowed, which the API wants kept out of production.
+    :param read_timeout: seconds to wait for each part of an answer.
+    :param max_calls_per_second: the limit for calls that a push starts; None for no limit.
+    :param allow_debug: whether calls with ``debug`` are allowed, which the API forbids in production.
     """
 
     base_url: str
@@ -58,7 +66,7 @@ class ShopConnection:
     def url(self, function: str) -> str:
         """Return the URL of a function (https://app.bubblehouse.com/apidocs/calling/rpc)."""
         if not WORD.fullmatch(function):
-            raise PermanentError("A function's name is one word, such as UpdateCustomers3.")
+            raise PermanentError("The name of a function must be one word, such as UpdateCustomers3.")
         return f"{self.base_url}/api/{self.api_version}/{self.shop}/{function}"
 
 
@@ -72,33 +80,33 @@ def read_connection(
     mask: Callable[[str], None],
 ) -> ShopConnection:
     """
-    Read the fields of a connection of type ``bubblehouse``; an empty field counts as absent, as the form sends it.
+    Read and validate the fields of a connection of type ``bubblehouse``; an empty field counts as absent.
 
     :param login: the shop slug.
     :param password: the shop token.
-    :param host: the API's host, with ``http://`` only where it is this machine; default ``app.bubblehouse.com``.
-    :param port: the API's port, default that of the scheme.
+    :param host: the API's host, with ``http://`` for this machine only; default ``app.bubblehouse.com``.
+    :param port: the API's port; default that of the scheme.
     :param extra: ``key_id``, ``shared_secret``, ``api_version``, ``timeout`` in seconds, ``max_calls_per_second``,
         ``allow_debug``.
-    :param mask: called with every secret, so that it is kept out of logs.
-    :raises PermanentError: if a field is missing or cannot be right; the text names it, never its value.
+    :param mask: called with every secret, to mask it in logs.
+    :raises PermanentError: if a field is missing or invalid; the message names the field, never its value.
     """
     shop = (login or "").strip()
     if not WORD.fullmatch(shop):
         raise PermanentError(
-            "Login of the Airflow connection must be the shop slug: the word that stands in the API's URL, "
-            "such as my-shop."
+            "Shop slug (login) of the Airflow connection must be the word after the version in the URL of your API "
+            "calls, such as my-shop."
         )
-    if strange := extra.keys() - EXTRAS:
+    if unknown := extra.keys() - EXTRAS.keys():
         log.warning(
-            "Extras of the Airflow connection that are none of %s: %d; is a name misspelt?",
+            "The Airflow connection has %s, which will be ignored. Check the spelling: the extras are %s.",
+            plural(len(unknown), "unknown extra"),
             ", ".join(EXTRAS),
-            len(strange),
         )
     api_version = _text(extra, "api_version") or DEFAULT_API_VERSION
     if not re.fullmatch(r"v\d+", api_version):
         raise PermanentError(
-            f"api_version of the Airflow connection must be v and digits, such as {DEFAULT_API_VERSION}."
+            f"API version (api_version) of the Airflow connection must be v and digits, such as {DEFAULT_API_VERSION}."
         )
     return ShopConnection(
         base_url=_base_url((host or "").strip() or DEFAULT_HOST, port),
@@ -117,41 +125,41 @@ def _tokens(shop: str, token: str, extra: Mapping[str, Any], mask: Callable[[str
         mask(secret)
     if token and (key_id or shared_secret):
         raise PermanentError(
-            "The Airflow connection has both a shop token (Password) and a Key ID or Shared Secret; "
-            "keep one way to authenticate and clear the other."
+            "The Airflow connection has both a Shop token (password) and a Key ID (key_id) or Shared Secret "
+            "(shared_secret); clear one or the other."
         )
     if token:
         return StoredToken(token, shop=shop)
     if key_id and shared_secret:
         return MintedTokens(key_id, shared_secret, shop=shop, mask=mask)
     raise PermanentError(
-        "The Airflow connection has no way to authenticate; set the shop token (Password), "
-        "or both Key ID and Shared Secret."
+        "The Airflow connection has no credentials; set the Shop token (password), or both Key ID (key_id) and Shared "
+        "Secret (shared_secret)."
     )
 
 
 def _base_url(host: str, port: int | None) -> str:
-    complaint = PermanentError(
-        f"Host of the Airflow connection must be a bare host name such as {DEFAULT_HOST}, "
-        "with a port where it needs one, and without a path, a user or a query."
+    invalid = PermanentError(
+        f"API host (host) of the Airflow connection must be a host name such as {DEFAULT_HOST}, without a path, a user "
+        "or a query, and its Port, if it has one, a number from 1 to 65535."
     )
     try:
         parts = urlsplit(host if "://" in host else f"https://{host}")
         own_port = parts.port
     except ValueError:
-        raise complaint from None
+        raise invalid from None
     name = parts.hostname or ""
     has_more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
     if parts.scheme not in ("https", "http") or has_more or not HOST.fullmatch(name):
-        raise complaint
+        raise invalid
     if parts.scheme == "http" and not _is_loopback(name):
         raise PermanentError(
-            "Host of the Airflow connection begins with http://, which would send the token in clear text; "
-            "use https, or http for this machine only."
+            "API host (host) of the Airflow connection begins with http://, which would send the token in clear text; "
+            "use https. Only this machine, such as a sandbox at http://127.0.0.1, may have http://."
         )
     number = own_port or port or None
     if number is not None and not 0 < number <= _HIGHEST_PORT:
-        raise complaint
+        raise invalid
     bracketed = f"[{name}]" if ":" in name else name
     return f"{parts.scheme}://{bracketed}" + (f":{number}" if number else "")
 
@@ -163,12 +171,16 @@ def _is_loopback(name: str) -> bool:
         return name == "localhost"
 
 
+def _label(name: str) -> str:
+    return f"{EXTRAS[name]} ({name})"
+
+
 def _text(extra: Mapping[str, Any], name: str) -> str:
     value = extra.get(name)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise PermanentError(f"{name} of the Airflow connection must be text.")
+        raise PermanentError(f"{_label(name)} of the Airflow connection must be text.")
     return value.strip()
 
 
@@ -181,16 +193,16 @@ def _number(extra: Mapping[str, Any], name: str) -> float | None:
     except (TypeError, ValueError):
         number = math.nan
     if not (math.isfinite(number) and number > 0):
-        raise PermanentError(f"{name} of the Airflow connection must be a number above 0.")
+        raise PermanentError(f"{_label(name)} of the Airflow connection must be a number above 0.")
     return number
 
 
 def _boolean(extra: Mapping[str, Any], name: str) -> bool:
     value = extra.get(name)
-    if isinstance(value, str):  # the form of Airflow 2 sends text when the connection is tested
+    if isinstance(value, str):  # the Test button of Airflow 2 sends text
         value = {"true": True, "false": False, "": None}.get(value.strip().lower(), value)
     if value is None:
         return False
     if not isinstance(value, bool):
-        raise PermanentError(f"{name} of the Airflow connection must be true or false.")
+        raise PermanentError(f"{_label(name)} of the Airflow connection must be true or false.")
     return value

@@ -1,7 +1,7 @@
 """
-Whether a pushed customer can be read back: which customer is meant, and whether it holds what is expected.
+Whether a pushed customer can be read back, and has the expected values. Used by sensors and triggers.
 
-Sensors and triggers share it. Nothing here repeats a value: texts name positions and fields only.
+Messages contain positions and field names only, never a value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from airflow_provider_bubblehouse.errors import PermanentError
 
 CUSTOMER_DETAILS = "CustomerDetails1"
-NOT_THERE = "no_customers_match_customer_identity"  # a push is processed within seconds after its answer
+NOT_FOUND = "no_customers_match_customer_identity"
 
 _IDENTITY_FIELDS = ("shop_id", "email", "bubblehouse_id")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}.*")
@@ -38,16 +38,16 @@ def details_payload(
 
 def read_identities(value: object) -> list[dict[str, str]]:
     """
-    Read which customers are meant.
+    Validate the identities of customers.
 
-    :param value: a mapping with ``shop_id``, ``email`` or ``bubblehouse_id``, a list of such, or either as JSON.
+    :param value: a mapping with ``shop_id``, ``email`` or ``bubblehouse_id``, a list of mappings, or either as JSON.
     :raises PermanentError: if it is anything else.
     """
     value = from_json("identity", value)
     if isinstance(value, Mapping):
         value = [value]
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise PermanentError("identity must be an object or a list of objects; is the task before at fault?")
+        raise PermanentError("identity must be an object or a list of objects; check what the upstream task returned.")
     return [_read_identity(number, identity) for number, identity in enumerate(value, 1)]
 
 
@@ -67,10 +67,10 @@ def _read_identity(number: int, value: object) -> dict[str, str]:
 
 def read_expected(value: object) -> dict[str, Any]:
     """
-    Read which values are expected, and bring them into the form in which a push sends them.
+    Validate expected values, and convert them to the form in which a push sends them.
 
-    :param value: a mapping of fields of Customer2, or that as JSON; None for none.
-    :raises PermanentError: if it is anything else, or a value is not one of its field.
+    :param value: a mapping from fields of Customer2 to values, or that as JSON; None for no expectation.
+    :raises PermanentError: if it is anything else, or a value is invalid for its field.
     """
     from airflow_provider_bubblehouse.customers.converter import Converter
     from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
@@ -89,25 +89,25 @@ def read_expected(value: object) -> dict[str, Any]:
 
 def why_not_yet(found: Mapping[str, Any] | PermanentError, expected: Mapping[str, Any]) -> str | None:
     """
-    Say why a customer is still to be waited for.
+    Return why the wait for a customer goes on.
 
-    :param found: the output of CustomerDetails1, or the error that it ended with.
-    :param expected: what ``read_expected`` returned.
-    :return: the reason, to follow "customer 1"; None where the customer is there and holds what is expected.
-    :raises PermanentError: if it was found to be an error that waiting does not mend.
+    :param found: the output of CustomerDetails1, or its error.
+    :param expected: the result of ``read_expected``.
+    :return: the reason, to follow "Customer 1"; None if the customer exists and has the expected values.
+    :raises PermanentError: for an error that waiting does not fix.
     """
     from airflow_provider_bubblehouse.customers.invalid import printable_name
 
     if isinstance(found, PermanentError):
-        if found.status == 404 and found.error_id == NOT_THERE:
-            return "is not there yet"
+        if found.status == 404 and found.error_id == NOT_FOUND:
+            return "does not exist yet"
         raise found
     differing = [printable_name(name) for name, value in expected.items() if not _holds(name, value, found.get(name))]
-    return f"does not yet hold what is expected of {', '.join(differing)}" if differing else None
+    return f"does not have the expected values yet: {', '.join(differing)}" if differing else None
 
 
 def _holds(name: str, expected: Any, actual: Any) -> bool:
-    if isinstance(expected, dict):  # of extras others may have set more
+    if isinstance(expected, dict):  # extras, which may have other keys that are not expected
         return isinstance(actual, Mapping) and all(
             _holds("", value, actual.get(inner)) for inner, value in expected.items()
         )
@@ -115,7 +115,7 @@ def _holds(name: str, expected: Any, actual: Any) -> bool:
 
 
 def _as_pushed(name: str, value: Any) -> Any:
-    """Bring a value of the API's into the form in which a push sends it, as far as it is one of its field."""
+    """Convert a value that the API returned to the form in which a push sends it, if it is valid for its field."""
     from airflow_provider_bubblehouse.customers.converter import Converter
     from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 
@@ -126,7 +126,7 @@ def _as_pushed(name: str, value: Any) -> Any:
 
 
 def _comparable(name: str, value: Any) -> Any:
-    """Return what two spellings of one value have in common."""
+    """Return the same object for all spellings of a value."""
     if isinstance(value, list):
         parts = [_comparable(name, part) for part in value]
         return parts if name == "total_spent" else sorted(parts, key=repr)  # tags have no order, [amount, "USD"] has
@@ -142,7 +142,7 @@ def _comparable(name: str, value: Any) -> Any:
         except ValueError:
             return value
         return moment.astimezone(UTC) if moment.tzinfo else value
-    return value or None  # nothing is nothing, however it is said
+    return value or None  # an empty text is like none
 
 
 def from_json(parameter: str, value: object) -> object:
@@ -150,8 +150,8 @@ def from_json(parameter: str, value: object) -> object:
     Decode JSON text, such as a rendered template; return any other value as it is.
 
     :param parameter: the parameter's name, for the error.
-    :param value: its value.
-    :raises PermanentError: for text that is not JSON.
+    :param value: the value.
+    :raises PermanentError: if it is text that is not JSON.
     """
     if not isinstance(value, str):
         return value

@@ -1,7 +1,7 @@
 """
-How hosts, shops and a shop's customers are named in URLs and URIs.
+The names of hosts, shops and a shop's customers in URLs and URIs.
 
-It imports next to nothing, because Airflow imports it at its start.
+Airflow imports this module when it starts, so it imports almost nothing itself.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import re
 from urllib.parse import SplitResult, urlunsplit
 
 DEFAULT_HOST = "app.bubblehouse.com"
-WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # what may stand in the URL's path as it is
+SANDBOX_SERVER = "Bubblehouse-Sandbox"  # the sandbox's `Server` header, by which messages say who answered
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # a slug, version or function, which needs no quoting in a URL
 HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f.:]+")
 
 _SCHEME = "bubblehouse"
@@ -24,20 +25,20 @@ def customers_uri(*, shop: str, host: str = DEFAULT_HOST) -> str:
     Return the URI of a shop's customers.
 
     :param shop: the shop slug.
-    :param host: the API's host, with its port where it has one of its own.
-    :raises ValueError: if either cannot be right.
+    :param host: the API's host, with its port unless that is 443.
+    :raises ValueError: if either is malformed.
     """
     return urlunsplit(sanitize_uri(SplitResult(_SCHEME, host, f"/{shop}/{_CUSTOMERS}", "", "")))
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
     """
-    Check the URI of an asset, and bring it into the one form that each shop has.
+    Validate and normalize the URI of an asset: the host in lower case, and without the port of https.
 
-    Airflow calls this with every URI of the scheme. The host is written in lower case, and without the port of https.
+    Airflow calls this with every URI of the scheme.
 
-    :raises ValueError: if it is not ``bubblehouse://HOST/SHOP/customers``. The text does not show it: a connection's
-        URI, which has the same scheme, holds a token.
+    :raises ValueError: if it is not ``bubblehouse://HOST/SHOP/customers``. The message does not repeat the URI: it may
+        be that of a connection, which has the same scheme and contains a token.
     """
     complaint = ValueError(
         "The URI of a Bubblehouse asset is bubblehouse://HOST/SHOP/customers, such as "
@@ -59,7 +60,7 @@ def openlineage_name(url: str) -> tuple[str, str]:
     """
     Return namespace and name of a dataset (https://openlineage.io/docs/spec/naming).
 
-    :param url: its URL, taken as it is: a file's name may hold ``#`` and ``?``.
+    :param url: its URL; not parsed as one, because a file name may contain ``#`` and ``?``.
     """
     scheme, _, rest = url.partition("://")
     store, _, path = rest.partition("/")

@@ -1,5 +1,5 @@
 """
-Shop tokens: one as stored in the connection, or short-lived ones minted from a key id and a shared secret.
+Shop tokens: the one stored in the connection, or short-lived ones minted from a key id and a shared secret.
 
 A shop token is an HS256 JWT whose ``sub`` is the shop slug, ``aud`` is ``BH`` and whose ``kid`` header names the
 secret (https://app.bubblehouse.com/apidocs/calling/auth).
@@ -21,43 +21,43 @@ from airflow_provider_bubblehouse.errors import PermanentError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MINTED_LIFETIME = 600.0  # seconds; the vendor's own client uses 300, a batch and its attempts take longer
-_BACKDATED = 30.0  # seconds of clock difference that a token must survive: the API refuses one from the future
-_RENEW_BEFORE_END = 120.0  # seconds; longer than one call can take with the default timeouts
+MINTED_LIFETIME = 600.0  # seconds; the vendor's own client uses 300, but a batch with its attempts takes longer
+_BACKDATED = 30.0  # seconds by which our clock may be ahead: the API refuses a token from the future
+_RENEW_BEFORE_END = 120.0  # seconds; more than a call takes with the default timeouts
 
 
 class Tokens(Protocol):
-    """Where a call gets its token from."""
+    """The token for each call."""
 
     def current(self) -> str:
         """
-        Return a token that is good now.
+        Return a token that is valid now.
 
-        :raises PermanentError: if there is none.
+        :raises PermanentError: if it has expired.
         """
 
 
 class StoredToken:
     """
-    The shop token that the connection holds.
+    The shop token stored in the connection.
 
-    :param token: the token as Bubblehouse issued it.
-    :param shop: the shop slug that the token must be for.
-    :raises PermanentError: if it cannot be a token, or is one for another shop.
+    :param token: the token that Bubblehouse issued.
+    :param shop: the shop slug that the token must belong to.
+    :raises PermanentError: if it is malformed, or belongs to another shop.
     """
 
     def __init__(self, token: str, *, shop: str) -> None:
         if not (token.isascii() and token.isprintable() and " " not in token):
             raise PermanentError(
-                "The shop token (Password of the Airflow connection) has blanks or characters that no token has; "
-                "store the token alone, without 'Bearer'."
+                "Shop token (password) of the Airflow connection contains blanks or other characters that no token "
+                "has; store only the token, without 'Bearer'."
             )
         claims = _unverified_claims(token)
         subject, expiry = claims.get("sub"), claims.get("exp")
         if isinstance(subject, str) and subject != shop:
             raise PermanentError(
-                "The shop token (Password of the Airflow connection) was issued for another shop or for a customer, "
-                "not for the shop slug in Login; correct one of the two."
+                "Shop token (password) of the Airflow connection was issued for another shop or for a customer, not "
+                "for its Shop slug (login); correct one of the two."
             )
         self._token = token
         self._expiry = float(expiry) if isinstance(expiry, int | float) else None
@@ -65,20 +65,20 @@ class StoredToken:
     def current(self) -> str:
         if self._expiry is not None and self._expiry <= time.time():
             raise PermanentError(
-                f"The shop token (Password of the Airflow connection) expired at {_utc(self._expiry)}; "
-                "nothing was sent. Store a new token, or Key ID and Shared Secret, which do not expire."
+                f"Shop token (password) of the Airflow connection expired at {_utc(self._expiry)}; nothing was sent. "
+                "Store a new token, or Key ID (key_id) and Shared Secret (shared_secret), which do not expire."
             )
         return self._token
 
 
 class MintedTokens:
     """
-    Tokens made here, each good for 10 minutes and used until shortly before it ends.
+    Tokens minted here, each valid for 10 minutes and replaced shortly before it expires.
 
-    :param key_id: names the shared secret.
+    :param key_id: the id of the shared secret.
     :param shared_secret: the secret in base64, as the API console shows it.
     :param shop: the shop slug.
-    :param mask: called with every token made, so that it is kept out of logs.
+    :param mask: called with every new token, to mask it in logs.
     :raises PermanentError: if the secret is not base64.
     """
 
@@ -89,7 +89,8 @@ class MintedTokens:
             self._key = b""
         if not self._key:
             raise PermanentError(
-                "The shared secret of the Airflow connection is not base64; copy it whole from the API console."
+                "Shared Secret (shared_secret) of the Airflow connection is not base64; copy all of it from the API "
+                "console."
             )
         self._key_id = key_id
         self._shop = shop
@@ -118,7 +119,7 @@ class MintedTokens:
 
 
 def _unverified_claims(token: str) -> dict[str, Any]:
-    """Read the claims without the secret; only the API can verify them."""
+    """Return the claims without verifying them, which only the API can do."""
     try:
         return jwt.decode(token, options={"verify_signature": False})
     except jwt.PyJWTError:
@@ -129,4 +130,4 @@ def _utc(timestamp: float) -> str:
     try:
         return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, ValueError, OSError):
-        return "a time before all calendars"
+        return "an impossible time"

@@ -1,4 +1,4 @@
-"""The hook: from an Airflow connection to calls of the Bubblehouse API, one call at a time."""
+"""The hook: calls the Bubblehouse API with the settings of an Airflow connection."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from airflow_provider_bubblehouse.airflow_compat import BaseHook
 from airflow_provider_bubblehouse.api.names import customers_uri
 from airflow_provider_bubblehouse.exceptions import BubblehouseError, BubblehousePermanentError
 from airflow_provider_bubblehouse.get_provider_info import get_provider_info
+from airflow_provider_bubblehouse.plural import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 class BubblehouseHook(BaseHook):
     """
-    Calls the Bubblehouse API with the token of an Airflow connection.
+    Call the Bubblehouse API with the credentials of an Airflow connection.
 
-    Each method makes exactly one call and raises a ``BubblehouseError`` whose class says what the answer means: a
-    ``BubblehouseTransientError`` is to be retried with the same data, a ``BubblehousePermanentError`` never is. Retries
-    are the task's matter (``retries=``), or the operators', which try a batch several times themselves.
+    Each method makes exactly one call. The class of the error says what the answer means: retry after a
+    ``BubblehouseTransientError``, with the same data; never retry after a ``BubblehousePermanentError``. The hook does
+    not retry. Airflow does (``retries=``), and so do the operators, which try a batch several times.
 
     :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``.
     """
@@ -42,22 +43,22 @@ class BubblehouseHook(BaseHook):
     @cached_property
     def connection(self) -> ShopConnection:
         """
-        The connection's settings; its secrets are registered with Airflow's secrets masker.
+        The settings of the connection; its secrets are registered with Airflow's secrets masker.
 
-        :raises BubblehousePermanentError: if a field is missing or cannot be right.
+        :raises BubblehousePermanentError: if a field is missing or invalid.
         """
         return shop_connection(self.get_connection(self.bubblehouse_conn_id))
 
     @cached_property
     def client(self) -> Client:
-        """The client that makes the calls; it keeps its HTTP connection open between them."""
+        """The client that makes the calls; it keeps its HTTP connection open."""
         from airflow_provider_bubblehouse.api.client import Client
 
         return Client(self.connection)
 
     @property
     def customers_uri(self) -> str:
-        """The URI of the asset that the shop's customers are."""
+        """The URI of the asset of the shop's customers."""
         return customers_uri(host=urlsplit(self.connection.base_url).netloc, shop=self.connection.shop)
 
     def get_conn(self) -> Client:
@@ -69,7 +70,7 @@ class BubblehouseHook(BaseHook):
         Make exactly one call (https://app.bubblehouse.com/apidocs/calling/rpc).
 
         :param function: the function with its version, such as ``Status2``.
-        :param payload: its input, of JSON's types.
+        :param payload: its input, in JSON types.
         :return: its output.
         :raises BubblehouseError: the class says what the answer means.
         """
@@ -79,10 +80,10 @@ class BubblehouseHook(BaseHook):
 
     def status(self) -> dict[str, Any]:
         """
-        See whether the API answers and accepts the token (https://app.bubblehouse.com/apidocs/apis/loyalty/Status2).
+        Check that the API answers and accepts the token (https://app.bubblehouse.com/apidocs/apis/loyalty/Status2).
 
         :raises BubblehousePermanentError: with status 401 if the token is not accepted.
-        :raises BubblehouseTransientError: if the API does not answer, or with a 5xx.
+        :raises BubblehouseTransientError: if the API does not answer, or answers with a 5xx.
         """
         return self.call("Status2", {})
 
@@ -92,13 +93,14 @@ class BubblehouseHook(BaseHook):
         """
         Read one customer (https://app.bubblehouse.com/apidocs/apis/loyalty/CustomerDetails1).
 
-        At least one parameter must be given; a customer must match all that are.
+        Give at least one parameter; a customer must match all that you give.
 
-        :param shop_id: the customer's id in the shop, the ``id`` that it was pushed with.
-        :param email: its email.
-        :param bubblehouse_id: its id in Bubblehouse.
-        :return: the customer as Bubblehouse has it, in the fields of Customer2 and ``bh_id``.
-        :raises BubblehousePermanentError: with error id ``no_customers_match_customer_identity`` if there is none.
+        :param shop_id: the customer's id in the shop: the ``id`` that was pushed.
+        :param email: the customer's email.
+        :param bubblehouse_id: the customer's id in Bubblehouse.
+        :return: the customer in Bubblehouse: the fields of Customer2 and ``bh_id``.
+        :raises BubblehousePermanentError: with error id ``no_customers_match_customer_identity`` if there is no such
+            customer.
         """
         from airflow_provider_bubblehouse.api.details import CUSTOMER_DETAILS, details_payload
 
@@ -110,16 +112,16 @@ class BubblehouseHook(BaseHook):
         """
         Push customers in exactly one call (https://app.bubblehouse.com/apidocs/apis/order/UpdateCustomers3).
 
-        All are validated first, and none is sent if one is invalid. Without customers no call is made. For more than
-        a few hundred use ``UpdateCustomersOperator``, which cuts batches.
+        All customers are validated first, and none is sent if one is invalid. An empty list makes no call. For more
+        than a few hundred customers use ``UpdateCustomersOperator``, which sends them in batches.
 
-        :param customers: mappings of the fields of Customer2.
+        :param customers: dicts with the fields of Customer2.
         :param timezone: the time zone of times without an offset.
-        :param debug: have the API process at once and refuse the call on any warning; for development only, and
-            only with ``allow_debug`` in the connection.
-        :raises BubblehousePermanentError: if a customer is invalid, before anything is sent.
-        :raises BubblehouseRejectedError: if the API refuses the data; it must not be pushed again.
-        :raises BubblehouseTransientError: if all of the data is to be pushed again.
+        :param debug: process the customers at once, and fail on any warning of the API; for development only, and only
+            with ``allow_debug`` in the connection.
+        :raises BubblehousePermanentError: if a customer is invalid; nothing was sent then.
+        :raises BubblehouseRejectedError: if the API rejects the data, which must not be sent again.
+        :raises BubblehouseTransientError: on a 5xx or a network error; all of the data has to be sent again.
         """
         from airflow_provider_bubblehouse.api.classifier import UPDATE_CUSTOMERS
         from airflow_provider_bubblehouse.customers.converter import Converter
@@ -138,22 +140,25 @@ class BubblehouseHook(BaseHook):
             for fault in checked.invalid:
                 invalid.add("", fault.number, fault.error)
         if invalid.count:
-            raise BubblehousePermanentError(f"Customers are invalid and nothing was sent. {invalid}.")
+            raise BubblehousePermanentError(
+                f"Nothing was sent, because {plural(invalid.count, 'customer')} cannot be sent. {invalid}."
+            )
         if parts:
             self.client.call(UPDATE_CUSTOMERS, body_of(parts, debug=debug), debug=debug)
             report_lineage(self, output=self.customers_uri)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Call Status2 with the token, for the Test button; a token that is not accepted is told from a dead line."""
+        """Call Status2 with the token, for the Test button of the connection."""
         try:
             self.status()
         except BubblehouseError as error:
             return False, str(error)
-        return True, f"Bubblehouse answers and accepts the token for {self.connection.shop}."
+        connection = self.connection
+        return True, f"The Bubblehouse API at {connection.base_url} answers and accepts the token of {connection.shop}."
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return how the standard fields show, for the form of Airflow before 3.2."""
+        """Return labels and placeholders of the standard fields, for the form of Airflow before 3.2."""
         behaviour = _connection_type()["ui-field-behaviour"]
         return {name.replace("-", "_"): value for name, value in behaviour.items()}
 
@@ -165,7 +170,7 @@ class BubblehouseHook(BaseHook):
         from wtforms.validators import Optional
 
         class KeptPasswordWidget(BS3PasswordFieldWidget):  # type: ignore[misc]
-            """Comes back with Airflow 2's mark of a stored secret: saved empty, as others come, it would be deleted."""
+            """Returns Airflow 2's placeholder for a stored secret; an empty field would delete it."""
 
             def __call__(self, field: Any, **kwargs: Any) -> Any:
                 kwargs["value"] = "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER" if field.data else ""
@@ -175,7 +180,7 @@ class BubblehouseHook(BaseHook):
             if schema.get("format") == "password":
                 return PasswordField(label, description=description, widget=KeptPasswordWidget(hide_value=False))
             if "boolean" in schema["type"]:
-                # Its own value is y, which the Test button would send as it is.
+                # Without a value, the Test button sends y.
                 return BooleanField(label, description=description, render_kw={"value": "true"})
             if "integer" in schema["type"]:
                 return IntegerField(
@@ -188,12 +193,12 @@ class BubblehouseHook(BaseHook):
 
 def shop_connection(stored: Connection) -> ShopConnection:
     """
-    Read the settings out of an Airflow connection, and register its secrets with Airflow's secrets masker.
+    Validate the settings of an Airflow connection, and register its secrets with Airflow's secrets masker.
 
-    It may wait for Airflow, so an event loop calls it in a thread.
+    The masker may wait for Airflow. In an event loop, call this in a thread.
 
     :param stored: the connection, of type ``bubblehouse``.
-    :raises BubblehousePermanentError: if a field is missing or cannot be right.
+    :raises BubblehousePermanentError: if a field is missing or invalid.
     """
     from airflow_provider_bubblehouse.airflow_compat import mask_secret
     from airflow_provider_bubblehouse.api.connection import read_connection

@@ -1,31 +1,38 @@
 """
-What the API itself answers a call, faults aside: which call it is, who may make it, and what it does.
+How the API answers a call: it checks the address and the token, and carries the call out.
 
-What the API's documents do not say is marked as the sandbox's guess.
+A shop token is an HS256 JWT: its header ``kid`` names the shared secret, ``aud`` is ``BH``, ``sub`` is the shop slug;
+``exp`` and ``iat`` are optional (https://app.bubblehouse.com/apidocs/calling/auth).
 """
 
 from __future__ import annotations
 
+import base64
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import jwt
 import msgspec
 
-from airflow_provider_bubblehouse.sandbox.auth import InvalidTokenError, ShopKey
-from airflow_provider_bubblehouse.sandbox.store import row_warnings
+from airflow_provider_bubblehouse.sandbox.customers import row_warnings
 
 if TYPE_CHECKING:
-    from airflow_provider_bubblehouse.sandbox.calls import CallLog
-    from airflow_provider_bubblehouse.sandbox.store import Store, StoredCustomer
+    from airflow_provider_bubblehouse.sandbox.calls import Call
+    from airflow_provider_bubblehouse.sandbox.customers import Customers, StoredCustomer
 
-# Guess: that there are these two; each is in some of the documents' pages.
-GLOBAL_VERSIONS = ("v20230601", "v2023061")
+KEY_ID = "sandbox"
+# Fixed, so that a connection stays valid when the sandbox restarts. It protects nothing: whoever may call the sandbox
+# may also read its page, which shows a token.
+SECRET = b"the Bubblehouse sandbox's secret"
+SHARED_SECRET = base64.b64encode(SECRET).decode()
+AUDIENCE = "BH"
+# Guess: that both are accepted; each is in some pages of the documentation.
+API_VERSIONS = ("v20230601", "v2023061")
 
 _PATH = re.compile(r"/api/([^/]+)/([^/]+)/([^/]+)")
 
 
-class Refusal(Exception):  # noqa: N818 (what the API says, no fault of the sandbox)
+class RefusedError(Exception):
     """
     An error answer of the API.
 
@@ -35,152 +42,148 @@ class Refusal(Exception):  # noqa: N818 (what the API says, no fault of the sand
     """
 
     def __init__(self, status: int, error_id: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(f"{error_id}: {message}")
         self.status = status
-        self.error_id = error_id
-        self.message = message
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The status and the JSON of an answer."""
-
-    status: int
-    document: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """
-    One call, as the API understands it.
-
-    :param number: the number under which the call is remembered.
-    :param method: the HTTP method.
-    :param version: the global version, empty where the URL is of no call; so ``shop`` and ``function``.
-    :param shop: the shop slug.
-    :param function: the function.
-    :param authorization: the ``Authorization`` header, None without.
-    :param payload: the JSON of the body, ``msgspec.UNSET`` where it is none.
-    """
-
-    number: int
-    method: str
-    version: str
-    shop: str
-    function: str
-    authorization: str | None
-    payload: object
+        self.document = {"id": error_id, "message": message}
 
 
 class Api:
     """
-    The API of the sandbox's one shop.
+    The API of one shop.
 
-    :param key: lets the shop's tokens in.
-    :param store: where customers go.
-    :param calls: where it is remembered which calls had their rows taken for processing.
+    :param shop: the shop slug.
+    :param customers: the shop's customers.
     """
 
-    def __init__(self, key: ShopKey, store: Store, calls: CallLog) -> None:
-        self._key = key
-        self._store = store
-        self._calls = calls
+    def __init__(self, shop: str, customers: Customers) -> None:
+        self._shop = shop
+        self._customers = customers
 
-    def answer(self, request: Request) -> Reply:
-        """Carry out a call and return its answer."""
-        try:
-            return Reply(200, self._carry_out(request))
-        except InvalidTokenError as error:
-            return Reply(401, error_document("invalid_token", str(error)))
-        except Refusal as refusal:
-            return Reply(refusal.status, error_document(refusal.error_id, refusal.message))
+    def answer(self, call: Call, payload: object, authorization: str | None) -> dict[str, Any]:
+        """
+        Carry out a call and return the JSON of its answer.
 
-    def _carry_out(self, request: Request) -> dict[str, Any]:
-        # Guess: the order of these checks, and what says that there is no such call or method.
-        if request.method != "POST":
-            raise Refusal(405, "method_not_allowed", "The sandbox takes POST only")
-        if not request.version:
-            raise Refusal(404, "not_found", "The URL of a call is /api/VERSION/SHOP/FUNCTION")
-        if request.version not in GLOBAL_VERSIONS:
-            raise Refusal(400, "invalid_global_api_version", "There is no such global version")
-        if request.authorization is not None:
-            self._key.check(request.authorization, request.shop)
-        elif request.function != "Status2":
-            raise InvalidTokenError("There is no token")
-        match request.function:
+        :param call: the call; its ``processed`` is set.
+        :param payload: the JSON of the body, ``msgspec.UNSET`` if it is not JSON.
+        :param authorization: the ``Authorization`` header.
+        :raises RefusedError: for any answer but 200.
+        """
+        # Guess: the order of these checks, and the error ids of an unknown call and method.
+        if call.method != "POST":
+            raise RefusedError(405, "method_not_allowed", "The sandbox accepts POST only")
+        if not call.version:
+            raise RefusedError(404, "not_found", "The URL of a call is /api/VERSION/SHOP/FUNCTION")
+        if call.version not in API_VERSIONS:
+            raise RefusedError(400, "invalid_global_api_version", f"The sandbox has the versions {API_VERSIONS}")
+        if authorization is not None or call.function != "Status2":
+            check_token(authorization or "", shop=self._shop, url_shop=call.shop)
+        match call.function:
             case "UpdateCustomers3":
-                return self._update_customers(request)
+                return self._update_customers(call, _object(payload))
             case "CustomerDetails1":
-                return self._customer_details(request)
+                return self._customer_details(_object(payload))
             case "Status2":
                 return {}  # Guess: no property is documented.
-        raise Refusal(404, "unknown_function", "The sandbox has UpdateCustomers3, CustomerDetails1 and Status2")
+        raise RefusedError(404, "unknown_function", "The sandbox has UpdateCustomers3, CustomerDetails1 and Status2")
 
-    def _update_customers(self, request: Request) -> dict[str, Any]:
+    def _update_customers(self, call: Call, fields: dict[str, Any]) -> dict[str, Any]:
         """See https://app.bubblehouse.com/apidocs/apis/order/UpdateCustomers3."""
-        fields = _fields(request)
-        customers = fields.get("customers")
-        if not isinstance(customers, list):
-            raise Refusal(400, "invalid_input", "customers must be an array")  # Guess: the id.
+        rows = fields.get("customers")
+        if not isinstance(rows, list):
+            raise RefusedError(400, "invalid_input", "customers must be an array")  # Guess: the id.
         debug = fields.get("debug") is True
-        self._store.accept(request.number, customers, at_once=debug)
-        self._calls.process(request.number)
+        self._customers.accept(call.number, rows, at_once=debug)
+        call.processed = True
         if debug:
-            warnings = [
-                f"row {position} {text}" for position, row in enumerate(customers, 1) for text in row_warnings(row)
-            ]
+            warnings = [f"row {number} {text}" for number, row in enumerate(rows, 1) for text in row_warnings(row)]
             if warnings:
-                raise Refusal(400, "invalid_customers", "; ".join(warnings))  # Guess: the id, and all of the message.
+                raise RefusedError(400, "invalid_customers", "; ".join(warnings))  # Guess: id and message.
         return {"ok": True}
 
-    def _customer_details(self, request: Request) -> dict[str, Any]:
+    def _customer_details(self, fields: dict[str, Any]) -> dict[str, Any]:
         """See https://app.bubblehouse.com/apidocs/apis/loyalty/CustomerDetails1."""
-        identity = _fields(request).get("customer")
+        identity = fields.get("customer")
         if not isinstance(identity, dict):
-            raise Refusal(400, "missing_customer_identity", "customer is missing")
+            raise RefusedError(400, "missing_customer_identity", "customer is missing")
         given = {key: identity[key] for key in ("bhid", "shopid", "email") if identity.get(key)}
         if not given:
-            raise Refusal(404, "empty_customer_identity", "customer names nobody")
-        customer = self._store.find(given)
-        if customer is None:  # Guess: so it is with a deleted customer.
-            raise Refusal(404, "no_customers_match_customer_identity", "There is no such customer")
+            raise RefusedError(404, "empty_customer_identity", "customer has no bhid, shopid or email")
+        customer = self._customers.find(given)
+        if customer is None:  # Guess: a deleted customer gives the same answer.
+            raise RefusedError(404, "no_customers_match_customer_identity", "There is no such customer")
         if not _matches(given, customer):
-            raise Refusal(
-                404, "customer_identity_partially_mismatches_matched_customer", "A part of customer is of another one"
+            raise RefusedError(
+                404,
+                "customer_identity_partially_mismatches_matched_customer",
+                "Another part of the identity belongs to somebody else",
             )
         return {**customer.fields, "bh_id": customer.bh_id}
 
 
+def mint_token(shop: str) -> str:
+    """Return a shop token that does not expire. It is the same each time."""
+    return jwt.encode({"aud": AUDIENCE, "sub": shop}, SECRET, algorithm="HS256", headers={"kid": KEY_ID})
+
+
+def check_token(authorization: str, *, shop: str, url_shop: str) -> None:
+    """
+    Check the header of a call.
+
+    :param authorization: the ``Authorization`` header; empty if the call has none.
+    :param shop: the slug of the sandbox's shop.
+    :param url_shop: the shop slug in the call's URL.
+    :raises RefusedError: with status 401, if the token is not valid.
+    """
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise _invalid_token("the call has no bearer token")
+    try:
+        if jwt.get_unverified_header(token).get("kid") != KEY_ID:
+            raise _invalid_token("it is not a token of the sandbox (its kid is another one)")
+        claims = jwt.decode(token, SECRET, algorithms=["HS256"], audience=AUDIENCE)
+    except jwt.ExpiredSignatureError:
+        raise _invalid_token("it has expired") from None
+    except jwt.ImmatureSignatureError:
+        raise _invalid_token("it is from the future") from None
+    except jwt.InvalidAudienceError:
+        raise _invalid_token("its aud is not BH") from None
+    except jwt.InvalidTokenError:
+        raise _invalid_token("it is not a valid JWT, or signed with another secret") from None
+    # Guess: an unknown shop gives the same answer as a token of another shop.
+    if not claims.get("sub") == url_shop == shop:
+        raise _invalid_token(f"token and URL must be of the shop {shop}")
+
+
+def _invalid_token(reason: str) -> RefusedError:
+    return RefusedError(401, "invalid_token", f"The Bubblehouse sandbox does not accept the token: {reason}")
+
+
 def read_path(path: str) -> tuple[str, str, str]:
-    """Return the version, shop and function of a URL's path, each empty where it is not the path of a call."""
+    """Return the version, shop and function in the path of a URL; three empty texts if it is not that of a call."""
     match = _PATH.fullmatch(path)
     return (match[1], match[2], match[3]) if match else ("", "", "")
 
 
 def read_json(body: bytes) -> object:
-    """Return the JSON of a body, ``msgspec.UNSET`` where it is none."""
+    """Return the JSON of a body; ``msgspec.UNSET`` if it is not JSON."""
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return msgspec.UNSET
 
 
-def error_document(error_id: str, message: str) -> dict[str, Any]:
-    """Return the API's JSON error, the same for all calls."""
-    return {"id": error_id, "message": message}
-
-
-def _fields(request: Request) -> dict[str, Any]:
-    # Guess: the ids; the documents say no more than that input which is no such JSON is refused.
-    if request.payload is msgspec.UNSET:
-        raise Refusal(400, "invalid_json", "The body is not JSON")
-    if not isinstance(request.payload, dict):
-        raise Refusal(400, "invalid_input", "The body must be a JSON object")
-    return request.payload
+def _object(payload: object) -> dict[str, Any]:
+    # Guess: the ids; the API documentation says only that it refuses such input.
+    if payload is msgspec.UNSET:
+        raise RefusedError(400, "invalid_json", "The body is not JSON")
+    if not isinstance(payload, dict):
+        raise RefusedError(400, "invalid_input", "The body must be a JSON object")
+    return payload
 
 
 def _matches(identity: dict[str, Any], customer: StoredCustomer) -> bool:
-    """Say whether every key of an identity matches or is missing on the customer's side (CustomerIdentity1)."""
+    """Return whether every key of an identity matches, or is unknown for the customer (CustomerIdentity1)."""
     email = identity.get("email")
     pairs = (
         (identity.get("bhid"), customer.bh_id),

@@ -79,7 +79,7 @@ def test_a_refused_batch_is_told_once_with_its_counts_and_without_its_rows(sandb
     assert told["summary"].items() >= {"read": 5, "accepted": 2, "rejected": 2, "unsent": 1}.items()
     assert (told["status"], told["error_id"], told["attempts"]) == (400, "bad_customers", 1)
     assert (told["retryable"], told["will_retry"]) == (False, False)
-    assert told["message"].startswith(f"Task push of DAG {dag.dag_id} failed and will not be retried: Bubblehouse")
+    assert told["message"].startswith(f"Task push of DAG {dag.dag_id} failed and will not be retried: The Bubblehouse")
     assert "sentinel" not in str(told)
 
 

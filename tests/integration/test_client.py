@@ -224,7 +224,7 @@ def test_a_proxy_that_cannot_be_called_is_a_permanent_error(sandbox, call, monke
     monkeypatch.setenv("HTTP_PROXY", proxy)
     monkeypatch.delenv("NO_PROXY")
     monkeypatch.setenv("no_proxy", "")
-    with pytest.raises(BubblehousePermanentError, match=r"check the Host .* and the proxy") as caught:
+    with pytest.raises(BubblehousePermanentError, match=r"check the API host .* and the proxy") as caught:
         call(connection_to(sandbox), UPDATE_CUSTOMERS, BODY)
     assert "secret" not in str(caught.value)
 
@@ -233,6 +233,20 @@ def test_certificates_that_are_not_there_are_a_permanent_error(sandbox, monkeypa
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/certificates.pem")
     with pytest.raises(BubblehousePermanentError, match="certificate settings"):
         call_with_requests(connection_to(sandbox, host="https://127.0.0.1:1"), UPDATE_CUSTOMERS, BODY)
+
+
+def test_a_server_without_tls_is_named_as_the_cause(sandbox, call):
+    """As when the host of the sandbox is entered without http://."""
+    with pytest.raises(BubblehouseTransientError) as caught:
+        call(connection_to(sandbox, host=sandbox.url.removeprefix("http://")), "Status2", b"{}")
+    assert "the server does not speak TLS. If it is the sandbox, write http:// before the API host" in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", ["401", "400", "503", "cut"])
+def test_the_sandbox_is_named_as_the_one_who_answers(sandbox, call, fault):
+    sandbox.script(fault)
+    with pytest.raises(BubblehouseError, match=r"^The Bubblehouse sandbox answered Status2 with status \d+"):
+        call(connection_to(sandbox), "Status2", b"{}")
 
 
 def test_a_client_that_is_cut_off_while_it_connects_sends_nothing(sandbox, monkeypatch):

@@ -19,6 +19,7 @@ import pytest
 import requests
 from airflow.providers.http.operators.http import HttpOperator
 from airflow.providers.http.sensors.http import HttpSensor
+from faulty_sandbox import Sandbox
 from versions import AIRFLOW, TELLS_CALLBACKS
 
 from airflow_provider_bubblehouse.airflow_compat import DAG, task
@@ -33,7 +34,6 @@ from airflow_provider_bubblehouse.exceptions import (
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 from airflow_provider_bubblehouse.retry_policy import BubblehouseRetryPolicy
-from airflow_provider_bubblehouse.sandbox import Sandbox
 from airflow_provider_bubblehouse.sensors.bubblehouse import BubblehouseCustomerSensor, BubblehouseStatusSensor
 from airflow_provider_bubblehouse.triggers.bubblehouse import (
     BubblehouseCustomerTrigger,

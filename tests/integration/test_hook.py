@@ -29,7 +29,8 @@ def test_updating_nobody_is_no_call(sandbox, hook):
 
 
 def test_an_invalid_customer_is_named_and_nothing_is_sent(sandbox, hook):
-    with pytest.raises(BubblehousePermanentError, match="row 2: the row has neither id nor email"):
+    said = "Nothing was sent, because 1 customer cannot be sent. row 2: the row has neither id nor email."
+    with pytest.raises(BubblehousePermanentError, match=f"^{said}$"):
         hook.update_customers([{"id": "1"}, {"first_name": "Jane"}])
     assert sandbox.calls == []
 
@@ -59,8 +60,9 @@ def test_debug_is_refused_unless_the_connection_allows_it(sandbox, hook):
     assert sandbox.calls == []
 
 
-def test_the_test_button_tells_a_good_token(sandbox, hook):
-    assert hook.test_connection() == (True, f"Bubblehouse answers and accepts the token for {sandbox.shop}.")
+def test_the_test_button_says_who_accepts_the_token(sandbox, hook):
+    said = f"The Bubblehouse API at {sandbox.url} answers and accepts the token of {sandbox.shop}."
+    assert hook.test_connection() == (True, said)
     assert [call.function for call in sandbox.calls] == ["Status2"]
 
 
@@ -68,19 +70,19 @@ def test_the_test_button_tells_a_good_token(sandbox, hook):
     ("overrides", "said"),
     [
         ({"password": "no-token"}, "the token is not accepted"),
-        ({"password": ""}, "no way to authenticate"),
-        ({"login": "Not A Slug"}, "shop slug"),
+        ({"password": ""}, "has no credentials"),
+        ({"login": "Not A Slug"}, "Shop slug (login)"),
         ({"host": "http://example.com"}, "use https"),
     ],
 )
-def test_the_test_button_says_what_to_mend(sandbox, monkeypatch, overrides, said):
+def test_the_test_button_says_what_to_fix(sandbox, monkeypatch, overrides, said):
     monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", sandbox.connection(**overrides))
     good, message = BubblehouseHook().test_connection()
     assert not good
     assert said in message
 
 
-def test_the_test_button_tells_that_nobody_answers(sandbox, monkeypatch, unused_port):
+def test_the_test_button_says_that_nobody_answers(sandbox, monkeypatch, unused_port):
     monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", sandbox.connection(host=f"http://127.0.0.1:{unused_port}"))
     good, message = BubblehouseHook().test_connection()
     assert not good

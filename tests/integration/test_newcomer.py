@@ -37,17 +37,17 @@ def path(tmp_path):
     return path
 
 
-def test_a_wrong_slug_is_told_by_the_field_of_the_connection(sandbox, path, monkeypatch):
+def test_a_wrong_slug_is_named_by_the_label_of_the_form(sandbox, path, monkeypatch):
     error = error_of(path, monkeypatch, sandbox.connection(login="my-other-shop"))
     assert isinstance(error, BubblehousePermanentError)
-    assert "Login" in str(error)
+    assert "Shop slug (login)" in str(error)
 
 
-def test_a_slug_that_the_api_does_not_know_is_told_by_the_field_of_the_connection(sandbox, path, monkeypatch):
+def test_a_slug_that_the_api_does_not_know_is_named_by_the_label_of_the_form(sandbox, path, monkeypatch):
     minted = {"key_id": sandbox.key_id, "shared_secret": sandbox.shared_secret}
     error = error_of(path, monkeypatch, sandbox.connection(login="my-other-shop", password=None, extra=minted))
     assert isinstance(error, BubblehousePermanentError)
-    assert "Airflow connection" in str(error) or "which shop" in str(error)
+    assert "Shop slug (login)" in str(error)
 
 
 def test_an_expired_token_asks_for_a_new_one_before_any_call(sandbox, path, monkeypatch):
@@ -62,7 +62,7 @@ def test_a_wrong_column_is_named(sandbox, path, monkeypatch):
     assert f"{path} lacks columns that column_map names: Id." in str(error)
 
 
-def test_a_wrong_encoding_is_told_by_row_and_field(sandbox, path, monkeypatch):
+def test_a_wrong_encoding_is_named_by_row_and_field(sandbox, path, monkeypatch):
     path.write_bytes("CustomerId,Email,Name\n1001,ada@example.com,José\n".encode("latin-1"))
     error = error_of(path, monkeypatch, sandbox.connection(), column_map=MAP | {"Name": "first_name"})
     assert f"{path}, row 1: first_name is not UTF-8 text; save the source as UTF-8" in str(error)
@@ -73,11 +73,11 @@ def test_a_missing_file_is_named(sandbox, tmp_path, monkeypatch):
     assert f"There is no file {missing}." in str(error_of(missing, monkeypatch, sandbox.connection()))
 
 
-def test_a_sandbox_that_is_not_started_and_retries_that_were_forgotten_are_told(
+def test_the_error_of_a_sandbox_that_is_not_started_names_it_and_the_missing_retries(
     sandbox, path, monkeypatch, unused_port
 ):
     error = error_of(path, monkeypatch, sandbox.connection(host=f"http://127.0.0.1:{unused_port}"))
     assert isinstance(error, BubblehouseTransientError)
     assert "gave no answer to UpdateCustomers3 (ConnectionRefusedError)" in str(error)
-    assert "see whether the server runs" in str(error)
+    assert "check that the server is running, and the API host (host) and Port" in str(error)
     assert str(error).endswith("set retries= to have this retried.")

@@ -380,8 +380,8 @@ def test_logs_and_errors_name_positions_and_fields_and_no_value(sandbox, mode, c
     with pytest.raises(BubblehouseRejectedError) as caught:
         run(sensor)
     logged = "".join(capfd.readouterr()) + caplog.text  # Airflow 3 does not log by way of logging
-    assert "Customer 1 of 1 does not yet hold what is expected of first_name." in logged
-    assert "Customer 1 of 1 is not there yet." in logged
+    assert "Customer 1 of 1 does not have the expected values yet: first_name." in logged
+    assert "Customer 1 of 1 does not exist yet." in logged
     assert "sentinel" not in (logged + str(caught.value)).lower()
 
 

@@ -199,8 +199,8 @@ def test_tokens_are_minted_in_the_trigger_too(sandbox, monkeypatch):
 @pytest.mark.parametrize(
     ("connection", "kind", "said"),
     [
-        ({"login": "Not A Slug"}, BubblehousePermanentError, "shop slug"),
-        ({"password": ""}, BubblehousePermanentError, "no way to authenticate"),
+        ({"login": "Not A Slug"}, BubblehousePermanentError, "Shop slug (login)"),
+        ({"password": ""}, BubblehousePermanentError, "has no credentials"),
         (None, BubblehouseTransientError, "nowhere"),
     ],
 )

@@ -95,6 +95,13 @@ def test_the_apis_own_message_and_odd_ids_are_not_repeated(status):
         assert not text[0].isdigit()
 
 
+@pytest.mark.parametrize("given", [{"status": None, "fault": TimeoutError()}, {"status": 503}])
+def test_only_a_push_is_told_to_send_the_rows_again(given):
+    said = "The same rows have to be sent again."
+    assert said in str(classify(answer(**given)))
+    assert said not in str(classify(answer(**given, function="Status2")))
+
+
 def test_a_network_error_is_chained_and_named_by_its_root():
     root = ConnectionResetError("peer")
     wrapper = OSError("wrapped")

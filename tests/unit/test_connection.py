@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_bubblehouse.api.connection import ShopConnection, read_connection
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
+from airflow_provider_bubblehouse.get_provider_info import get_provider_info
 
 SECRET = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 
@@ -36,11 +37,11 @@ def test_null_and_empty_fields_count_as_absent():
         assert connection.url("Status2") == read().url("Status2")
 
 
-def test_an_extra_that_means_nothing_is_warned_of_without_being_shown(caplog):
+def test_unknown_extras_are_counted_in_a_warning_and_not_shown(caplog):
     read(extra={"time_out": "secret", "timeout": 5})
     (warning,) = caplog.messages
-    assert warning.startswith("Extras of the Airflow connection that are none of key_id, shared_secret, ")
-    assert warning.endswith(": 1; is a name misspelt?")
+    assert warning.startswith("The Airflow connection has 1 unknown extra, which will be ignored.")
+    assert "key_id, shared_secret, api_version" in warning
     assert "time_out" not in warning
     assert "secret" not in warning.replace("shared_secret", "")
 
@@ -105,6 +106,41 @@ def test_a_wrong_field_is_refused_without_showing_it(fields):
         read(**fields)
     values = [fields.get("password"), *(fields.get("extra") or {}).values()]
     assert not any(str(value) in str(caught.value) for value in values if value and len(str(value)) > 3)
+
+
+FORM = get_provider_info()["connection-types"][0]
+LABELS = FORM["ui-field-behaviour"]["relabeling"] | {
+    name: field["label"] for name, field in FORM["conn-fields"].items()
+}
+WRONG = {
+    "login": [{"login": "my shop"}],
+    "password": [
+        {"password": "two words"},
+        {"password": "expired"},
+        {"password": "of another shop"},
+        {"password": None},
+    ],
+    "host": [{"host": "api.example.com/v1"}, {"host": "http://api.example.com"}],
+    "key_id": [{"extra": {"key_id": 5}}, {"password": None}],
+    "shared_secret": [{"password": None, "extra": {"key_id": "k", "shared_secret": "not base64!"}}, {"password": None}],
+    "api_version": [{"extra": {"api_version": "latest"}}],
+    "timeout": [{"extra": {"timeout": "soon"}}],
+    "max_calls_per_second": [{"extra": {"max_calls_per_second": 0}}],
+    "allow_debug": [{"extra": {"allow_debug": "perhaps"}}],
+}
+TOKENS = {"expired": {"exp": 1}, "of another shop": {"sub": "other-shop"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"), [(name, fields) for name, each in WRONG.items() for fields in each], ids=str
+)
+def test_a_message_names_a_field_by_its_label_in_the_form(name, fields):
+    if fields.get("password") in TOKENS:
+        fields = fields | {"password": token(**TOKENS[fields["password"]])}
+    with pytest.raises(BubblehousePermanentError) as caught:
+        read(**fields).tokens.current()
+    label = LABELS[name].removesuffix(" (seconds)")
+    assert f"{label} ({name})" in str(caught.value)
 
 
 @pytest.mark.parametrize(("value", "allowed"), [(True, True), ("true", True), ("False", False), (False, False)])

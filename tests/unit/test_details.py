@@ -121,7 +121,7 @@ def test_two_spellings_of_one_value_are_the_same(field, expected, actual):
 )
 def test_a_field_that_differs_is_named_and_its_value_is_not(field, expected, actual):
     reason = why_not_yet({field: actual}, read_expected({field: expected}))
-    assert reason == f"does not yet hold what is expected of {field}"
+    assert reason == f"does not have the expected values yet: {field}"
 
 
 def test_a_field_whose_name_may_be_data_is_not_named():
@@ -130,7 +130,7 @@ def test_a_field_whose_name_may_be_data_is_not_named():
 
 def test_only_no_such_customer_is_waited_for():
     missing = BubblehousePermanentError("x", status=404, error_id="no_customers_match_customer_identity")
-    assert why_not_yet(missing, {}) == "is not there yet"
+    assert why_not_yet(missing, {}) == "does not exist yet"
     for status, error_id in ((404, None), (404, "empty_customer_identity"), (403, missing.error_id), (401, None)):
         error = BubblehousePermanentError("x", status=status, error_id=error_id)
         with pytest.raises(BubblehousePermanentError) as caught:

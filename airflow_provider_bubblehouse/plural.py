@@ -1,0 +1,13 @@
+"""Counts in messages."""
+
+from __future__ import annotations
+
+
+def plural(count: int, noun: str) -> str:
+    """
+    Return a count with its noun, such as ``1 row`` or ``2,000 rows``.
+
+    :param count: how many there are.
+    :param noun: the noun in the singular; its plural has an ``s``.
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
