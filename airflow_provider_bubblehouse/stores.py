@@ -34,10 +34,10 @@ class Fault(Enum):
 
 
 def no_filesystem_error(path: object) -> PermanentError:
-    """Return what to raise where there is no file system for a URL."""
+    """Return the error for a URL without a file system."""
     return PermanentError(
         f"There is no file system for {without_credentials(str(path))}; s3:// needs "
-        "pip install 'airflow-provider-bubblehouse[s3]', gs:// needs [gcs], others the provider of their own."
+        "pip install 'airflow-provider-bubblehouse[s3]', gs:// needs [gcs], other schemes need the provider of that store."
     )
 
 

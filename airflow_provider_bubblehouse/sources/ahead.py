@@ -1,4 +1,4 @@
-"""Calls of a store in a thread of their own, so that a store that is slow or hangs holds up nobody else."""
+"""Run the calls of a store in a separate thread, so that a slow or hanging store does not block the push."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENCE = 0.5  # seconds; how long a store may hold up the caller
-_LAST_WORDS = 0.5  # seconds that a thread may take to close its file; one that hangs is left alone
+PATIENCE = 0.5  # seconds; how long the caller waits for a store before it does something else
+_JOIN_TIMEOUT = 0.5  # seconds for a thread to close its file; a hanging thread is left alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,12 @@ class _End:
 
 def read_ahead(items: Generator[T, None, None], *, most: int, patience: float) -> Iterator[T | None]:
     """
-    Iterate in a thread of its own.
+    Iterate in a separate thread.
 
-    :param items: what to iterate over; closed in that thread.
-    :param most: how many items the thread may be ahead.
-    :param patience: seconds after which ``None`` is yielded in place of an item that takes longer, so that the caller
-        can do something else meanwhile, or stop.
+    :param items: the generator to iterate over; that thread also closes it.
+    :param most: the maximum number of items that the thread reads ahead.
+    :param patience: seconds to wait for an item. If it takes longer, ``None`` is yielded, so that the caller can do
+        something else, or stop.
     """
     done: SimpleQueue[T | _End] = SimpleQueue()
     room, gone = Semaphore(most), Event()
@@ -43,7 +43,7 @@ def read_ahead(items: Generator[T, None, None], *, most: int, patience: float) -
                     if gone.is_set():
                         return
                     done.put(item)
-        except BaseException as caught:  # noqa: BLE001  raised where the items are wanted
+        except BaseException as caught:  # noqa: BLE001  raised in the thread that consumes the items
             error = caught
         finally:
             done.put(_End(error))
@@ -66,15 +66,15 @@ def read_ahead(items: Generator[T, None, None], *, most: int, patience: float) -
     finally:
         gone.set()
         room.release()
-        thread.join(_LAST_WORDS)
+        thread.join(_JOIN_TIMEOUT)
 
 
 def wait_for(call: Callable[[], T], *, tick: Callable[[], None]) -> T | None:
     """
-    Return what a call returns that may take long.
+    Make a call that may take long, and return its result.
 
-    :param call: made in a thread of its own.
-    :param tick: called meanwhile, a few times a second; what it raises ends the waiting, and the call is left alone.
+    :param call: the call, made in a separate thread.
+    :param tick: called a few times a second meanwhile. If it raises, the wait ends and the call is abandoned.
     """
 
     def once() -> Generator[T, None, None]:
