@@ -37,7 +37,7 @@ def no_filesystem_error(path: object) -> PermanentError:
     """Return the error for a URL without a file system."""
     return PermanentError(
         f"There is no file system for {without_credentials(str(path))}; s3:// needs "
-        "pip install 'airflow-provider-bubblehouse[s3]', gs:// needs [gcs], other schemes need the provider of that store."
+        "pip install 'airflow-provider-bubblehouse[s3]', gs:// needs [gcs], other stores their own provider."
     )
 
 
