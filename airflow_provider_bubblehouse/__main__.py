@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from airflow_provider_bubblehouse.customers.converter import Converter
 from airflow_provider_bubblehouse.errors import BubblehouseError
 from airflow_provider_bubblehouse.formats import FILE_FORMATS
+from airflow_provider_bubblehouse.plural import plural
 from airflow_provider_bubblehouse.push.batches import largest_customer
 from airflow_provider_bubblehouse.push.plan import DEFAULT_MAX_BATCH_BYTES, Plan
 from airflow_provider_bubblehouse.push.push import Push
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for reason, count, first_rows in invalid.faults():
         table.add_row(f"{count:,}", reason, name_rows(("" if one_file else file, row) for file, row in first_rows))
     console.print(table)
-    console.print(f"Of {summary['read']:,} rows {invalid.count:,} cannot be sent.")
+    console.print(f"Of {plural(summary['read'], 'row')}, {invalid.count:,} cannot be sent.")
     if summary["rejected_path"]:
         console.print(f"They are in {summary['rejected_path']}.", markup=False, highlight=False, soft_wrap=True)
     return 1

@@ -1,7 +1,7 @@
 """
-A query through any ``DbApiHook``: its rows, some at a time, and what ends it, told without a value of a row.
+A query through any ``DbApiHook``: it fetches rows in blocks, and hides error messages that may quote a value.
 
-This is no operator: ``operators.customers`` pushes what a query gives.
+This is not an operator: ``operators.customers`` pushes the rows of a query.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import _thread
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_bubblehouse.airflow_compat import AirflowException
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError, BubblehouseTransientError
 from airflow_provider_bubblehouse.formats.blocks import CHUNK_ROWS
+from airflow_provider_bubblehouse.plural import plural
 from airflow_provider_bubblehouse.push.pacing import StoppedError
 
 if TYPE_CHECKING:
@@ -20,15 +22,38 @@ if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 _CURSOR = "bubblehouse_rows"
-# Classes of SQLSTATE that are about the statement or the server, so that the database's words hold nothing of a row:
-# connection, transaction state, authorization, catalog and schema, rollback, syntax or access, resources, operator
-# intervention, system. Those of the data (22, 23) and of the user's own functions (38, 39, P0) are not among them.
+# Classes of SQLSTATE about the statement or the server, whose messages do not quote a row: connection, transaction
+# state, authorization, catalog and schema, rollback, syntax or access, resources, operator intervention, system.
+# Classes about data (22, 23) and about the user's own functions (38, 39, P0) are left out.
 _WITHOUT_DATA = {"08", "25", "28", "3D", "3F", "40", "42", "53", "57", "58"}
+# The provider of each connection type whose hook is a DbApiHook; not the types of a provider for many services.
+_PROVIDERS = {
+    "databricks_sql": "databricks",
+    "drill": "apache-drill",
+    "exasol": "exasol",
+    "gcpbigquery": "google",
+    "hiveserver2": "apache-hive",
+    "impala": "apache-impala",
+    "jdbc": "jdbc",
+    "mssql": "microsoft-mssql",
+    "mysql": "mysql",
+    "odbc": "odbc",
+    "oracle": "oracle",
+    "pinot": "apache-pinot",
+    "postgres": "postgres",
+    "presto": "presto",
+    "redshift": "amazon",
+    "snowflake": "snowflake",
+    "sqlite": "sqlite",
+    "teradata": "teradata",
+    "trino": "trino",
+    "vertica": "vertica",
+}
 
 
 class Query:
     """
-    One query, made once.
+    One query, run once.
 
     :param sql: the query.
     :param conn_id: the Airflow connection of the database.
@@ -47,58 +72,58 @@ class Query:
     @contextmanager
     def run(self) -> Iterator[tuple[list[str], Iterator[Sequence[Any]]]]:
         """
-        Make the query, and yield the names of its columns and its rows, some at a time; then close the connection.
+        Run the query, yield its column names and blocks of its rows, and then close the connection.
 
-        What the hook raises where it connects goes out as it is. What the database raises of the query keeps its class,
-        but not its words where these could hold a value.
+        Errors of the hook while it connects are raised unchanged. Errors of the query keep their class, but not their
+        message if that may quote a value.
 
-        :raises BubblehousePermanentError: if there is no such thing as its rows.
+        :raises BubblehousePermanentError: if the connection is not that of a database, or the query returns no rows.
         :raises StoppedError: after ``cancel``.
         """
         with _closing(_hook(self._conn_id).get_conn()) as self._connection:
-            with self._faults_told():
+            with self._hide_values():
                 self._cursor = self._open_cursor()
             with _closing(self._cursor):
-                with self._faults_told():
+                with self._hide_values():
                     self._execute()
-                    first = self._fetch()  # before it, psycopg2 knows no columns
+                    first = self._fetch()  # psycopg2 knows the columns only afterwards
                 if self._cursor.description is None:
-                    raise BubblehousePermanentError("The query gives no rows; sql must be one SELECT.")
+                    raise BubblehousePermanentError("The query returns no rows; sql must be one SELECT.")
                 yield [column[0] for column in self._cursor.description], self._all_rows(first)
 
     def cancel(self) -> None:
         """
-        Have ``run`` end soon. Made for signal handlers: it waits for nothing.
+        Make ``run`` end soon. Safe in signal handlers, because it does not wait.
 
-        A driver that keeps Python's signals waiting, as psycopg2 does, gets to know only when the database answers.
+        A driver that delays Python's signals, such as psycopg2, notices only when the database answers.
         """
         self._is_cancelled = True
-        # Not by threading, whose locks the interrupted code may hold: a driver may ask its server to cancel, and wait.
+        # A driver may wait for its server. Not the threading module, whose locks the interrupted code may hold.
         _thread.start_new_thread(self._interrupt, ())
 
     def _interrupt(self) -> None:
         for target, name in ((self._connection, "interrupt"), (self._connection, "cancel"), (self._cursor, "cancel")):
             method = getattr(target, name, None)
             if method is not None:
-                with suppress(Exception):  # there may be nothing to cancel, any more
+                with suppress(Exception):  # the query may have ended already
                     method()
                 return
 
     def _open_cursor(self) -> Any:
-        """Open a cursor, of psycopg one on the server: its others bring all rows at once."""
+        """Open a cursor; for psycopg one on the server, because its others fetch all rows at once."""
         if type(self._connection).__module__.partition(".")[0] in ("psycopg", "psycopg2"):
             return self._connection.cursor(name=_CURSOR)
         return self._connection.cursor()
 
     def _execute(self) -> None:
-        self._see_whether_cancelled()
-        if self._parameters:  # without, a % in the query stands for itself
+        self._check_cancelled()
+        if self._parameters:  # without parameters, a % in the query needs no escape
             self._cursor.execute(self._sql, self._parameters)
         else:
             self._cursor.execute(self._sql)
 
     def _fetch(self) -> Sequence[Any]:
-        self._see_whether_cancelled()
+        self._check_cancelled()
         block: Sequence[Any] = self._cursor.fetchmany(CHUNK_ROWS) or ()
         self._rows += len(block)
         return block
@@ -106,35 +131,35 @@ class Query:
     def _all_rows(self, block: Sequence[Any]) -> Iterator[Sequence[Any]]:
         while block:
             yield block
-            with self._faults_told():
+            with self._hide_values():
                 block = self._fetch()
 
-    def _see_whether_cancelled(self) -> None:
+    def _check_cancelled(self) -> None:
         if self._is_cancelled:
             raise StoppedError
 
     @contextmanager
-    def _faults_told(self) -> Iterator[None]:
+    def _hide_values(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if self._is_cancelled:  # then it is what the cancelling has brought about
+            if self._is_cancelled:  # the error is a consequence of the cancellation
                 raise StoppedError from None
             state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
             if not self._parameters and isinstance(state, str) and state[:2] in _WITHOUT_DATA:
                 raise
-            raise _without_words(error, state, self._rows) from None
+            raise _without_message(error, state, self._rows) from None
 
 
-def _without_words(error: Exception, state: str | None, rows: int) -> Exception:
-    """Return an error with other words: a database quotes the values that it cannot take, and a driver parameters."""
+def _without_message(error: Exception, state: str | None, rows: int) -> Exception:
+    """Replace the message of an error: databases quote invalid values, and drivers quote parameters."""
     kind = f"{type(error).__module__}.{type(error).__qualname__}" + (f", SQLSTATE {state}" if state else "")
-    words = (
-        f"The query failed after {rows} rows ({kind}), and nothing was sent. What the database says of it is not "
-        "shown, for it may hold a customer's data; make the query by hand to see it."
+    message = (
+        f"The query failed after {plural(rows, 'row')} ({kind}), and nothing was sent. The database's own message is "
+        "not shown, because it may contain a customer's data; run the query by hand to see it."
     )
-    error.args = (words,)
-    return error if str(error) == words else BubblehouseTransientError(words)
+    error.args = (message,)
+    return error if str(error) == message else BubblehouseTransientError(message)
 
 
 def _hook(conn_id: str) -> DbApiHook:
@@ -144,10 +169,25 @@ def _hook(conn_id: str) -> DbApiHook:
         raise BubblehousePermanentError(
             "sql needs apache-airflow-providers-common-sql: pip install 'airflow-provider-bubblehouse[sql]'"
         ) from None
-    hook = DbApiHook.get_hook(conn_id)
+    stored = DbApiHook.get_connection(conn_id)
+    said = f"The connection {conn_id} (sql_conn_id) has the type {stored.conn_type}"
+    try:
+        hook = stored.get_hook()
+    except (AirflowException, ImportError) as error:
+        if isinstance(error, AirflowException) and "Unknown hook type" not in str(error):
+            raise
+        raise BubblehousePermanentError(
+            f"{said}, whose provider is not installed; {_remedy(stored.conn_type)}."
+        ) from None
     if not isinstance(hook, DbApiHook):
-        raise BubblehousePermanentError("The connection sql_conn_id is of a type that no SQL database has.")
+        raise BubblehousePermanentError(f"{said}, which is not that of an SQL database; name another connection.")
     return hook
+
+
+def _remedy(conn_type: str | None) -> str:
+    if conn_type in _PROVIDERS:
+        return f"pip install apache-airflow-providers-{_PROVIDERS[conn_type]}"
+    return "install the provider of this database, or correct the type"
 
 
 @contextmanager
@@ -155,5 +195,5 @@ def _closing(thing: Any) -> Iterator[Any]:
     try:
         yield thing
     finally:
-        with suppress(Exception):  # what has ended the query says more
+        with suppress(Exception):  # the error that ended the query says more
             thing.close()

@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from airflow_provider_bubblehouse.plural import plural
+
 
 class CustomerRows(Sequence[Any]):
     """
@@ -35,7 +37,7 @@ class CustomerRows(Sequence[Any]):
         return iter(self._rows)
 
     def __repr__(self) -> str:
-        return f"{len(self)} customers"
+        return plural(len(self), "customer")
 
 
 def run_time_oids(task: Any, context: Mapping[str, Any], seen_oids: set[int]) -> set[int]:

@@ -14,6 +14,7 @@ from airflow_provider_bubblehouse.errors import (
     PermanentError,
     RejectedError,
 )
+from airflow_provider_bubblehouse.plural import plural
 from airflow_provider_bubblehouse.push.attempts import Attempts
 from airflow_provider_bubblehouse.push.loop import Loop
 from airflow_provider_bubblehouse.push.pacing import Pacer
@@ -285,12 +286,15 @@ class Push:
         status, error_id = (None, None) if rejection is None else (rejection.status, rejection.error_id)
         written = ""
         if self.rejected_rows is not None:
-            what = "They" if self.rejected_rows.written else "Those that an earlier try has written"
-            written = f" {what} are in {self.rejected_rows.folder}."
+            which = "They" if self.rejected_rows.written else "Those that an earlier try has written"
+            written = (
+                f" {which} are in {self.rejected_rows.folder}: correct them there, and push that folder with "
+                'file_format="rejected".'
+            )
         return RejectedError(
-            f"Bubblehouse rejected {rows} rows of this source, in this try or an earlier one, the first with status "
-            f"{status} ({error_id}); they must not be sent again.{written} Fix the source, or set resume=False to "
-            "start over.",
+            f"Bubblehouse rejected {plural(rows, 'row')} of this source, in this try or an earlier one, the first with "
+            f"status {status} ({error_id}). Rejected rows must not be sent again unchanged.{written} To push this "
+            "source again, fix it first, or set resume=False to start over.",
             status=status,
             error_id=error_id,
         )

@@ -8,6 +8,7 @@ from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_bubblehouse.errors import BubblehouseTransientError, PermanentError
+from airflow_provider_bubblehouse.plural import plural
 from airflow_provider_bubblehouse.push.batches import Batch, Batcher, LaneRows, body_of, partition
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ class Reader:
                 self._changes.survey(chunk.numbers, chunk.identities, chunk.customers().lines)
             if maximum is not None and summary.read > maximum:
                 raise PermanentError(
-                    f"The source has more than the {maximum} rows that max_customers allows; nothing was sent. Check "
-                    "the source before you raise max_customers."
+                    f"The source has more than the {plural(maximum, 'row')} that max_customers allows; nothing was "
+                    "sent. Check the source before you raise max_customers."
                 )
         self._check_limits()
         self._validated = (summary.read, summary.invalid)
@@ -99,19 +100,18 @@ class Reader:
         minimum, allowed = self._plan.min_customers, self._plan.max_invalid
         if minimum is not None and read < minimum:
             raise PermanentError(
-                f"The source has {_rows(read)}, fewer than the {minimum} that min_customers requires; nothing was "
-                "sent. Check whether the export is complete before you lower min_customers."
+                f"The source has {plural(read, 'row')}, fewer than the {minimum:,} that min_customers requires; "
+                "nothing was sent. Check whether the export is complete before you lower min_customers."
             )
+        which = f"{invalid:,} of {plural(read, 'row')} {'is' if invalid == 1 else 'are'}"
         if invalid and not self._plan.skip_invalid:
-            verb, them = ("row is", "it") if invalid == 1 else ("rows are", "them")
-            raise PermanentError(
-                f"Nothing was sent: {invalid} of {read} {verb} invalid; fix {them} first. {self._report.invalid_rows}."
-            )
+            them = "it" if invalid == 1 else "them"
+            raise PermanentError(f"Nothing was sent: {which} invalid; fix {them} first. {self._report.invalid_rows}.")
         if allowed is not None and invalid > (allowed * read if allowed < 1 else allowed):
             limit = f"{allowed:.4g} of them" if allowed < 1 else f"{allowed:.0f}"
             raise PermanentError(
-                f"Nothing was sent: {invalid} of {_rows(read)} {'is' if invalid == 1 else 'are'} invalid, and "
-                f"max_invalid allows {limit}. Fix the source, or raise max_invalid. {self._report.invalid_rows}."
+                f"Nothing was sent: {which} invalid, and max_invalid allows {limit}. Fix the source, or raise "
+                f"max_invalid. {self._report.invalid_rows}."
             )
 
     def batches(self, lanes: Sequence[LaneReader]) -> Iterator[tuple[int, Batch]]:
@@ -151,7 +151,7 @@ class Reader:
         if self._validated is not None and self._validated != (summary.read, summary.invalid):
             raise source_changed_error()
         if summary.read and summary.invalid == summary.read:
-            rows = "The only row is" if summary.read == 1 else f"All {summary.read} rows are"
+            rows = "The only row is" if summary.read == 1 else f"All {summary.read:,} rows are"
             raise PermanentError(f"{rows} invalid, so nothing was sent. Fix the source. {self._report.invalid_rows}.")
         for number, lane in enumerate(lanes):
             for batch in lane.rest():
@@ -276,7 +276,3 @@ def _refuse_change(_rows: Sequence[InvalidRow]) -> None:
 
 def _ignore(_rows: Sequence[InvalidRow]) -> None:
     """Ignore invalid rows that an earlier pass has reported."""
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"

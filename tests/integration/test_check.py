@@ -54,7 +54,7 @@ def test_what_is_wrong_is_told_by_reason_number_and_first_rows_and_no_value_is_s
     assert "1 the row has neither id nor email" in words
     assert "row 2 " in words
     assert "rows 1, 4, 5, 6, 7 " in words
-    assert words.endswith("Of 33 rows 32 cannot be sent.")
+    assert words.endswith("Of 33 rows, 32 cannot be sent.")
 
 
 def test_the_timezone_is_looked_at_as_by_the_operator(check):

@@ -194,7 +194,7 @@ def test_a_query_that_breaks_midway_sends_nothing_and_fails_as_what_it_is_withou
     sandbox, database, caplog, on_invalid
 ):
     with pytest.raises(
-        sqlite3.OperationalError, match=r"failed after 2000 rows \(sqlite3\.OperationalError\)"
+        sqlite3.OperationalError, match=r"failed after 2,000 rows \(sqlite3\.OperationalError\)"
     ) as caught:
         push(sql=BREAKS_MIDWAY, on_invalid=on_invalid)
     assert sandbox.calls == []
@@ -227,13 +227,13 @@ def test_a_query_that_fails_is_retried_by_airflow(sandbox, database, run_dag, tr
 @pytest.mark.parametrize(
     ("kwargs", "said"),
     [
-        ({"sql": "UPDATE customers SET id = 5"}, "The query gives no rows"),
+        ({"sql": "UPDATE customers SET id = 5"}, "The query returns no rows"),
         ({"sql": "SELECT id, email AS id FROM customers"}, "the same name in column 2"),
         ({"sql": "SELECT first_name FROM customers"}, "no column for id or email"),
         ({"column_map": {"id": "id", "City": "extras.city"}}, "The query lacks columns that column_map names: City"),
         ({"sql": " \n"}, "sql must be one query"),
         ({"sql": ["SELECT 1"]}, "sql must be text"),
-        ({"sql_conn_id": "bubblehouse_default"}, "no SQL database"),
+        ({"sql_conn_id": "bubblehouse_default"}, "has the type bubblehouse, which is not that of an SQL database"),
     ],
     ids=str,
 )
@@ -266,6 +266,24 @@ def test_without_the_extra_the_error_names_it(sandbox, database, monkeypatch):
     monkeypatch.setitem(sys.modules, "airflow.providers.common.sql", None)
     with pytest.raises(BubblehousePermanentError, match=r"pip install 'airflow-provider-bubblehouse\[sql\]'"):
         push()
+
+
+@pytest.mark.parametrize(
+    ("conn_type", "said"),
+    [
+        ("mysql", "whose provider is not installed; pip install apache-airflow-providers-mysql."),
+        ("mssql", "whose provider is not installed; pip install apache-airflow-providers-microsoft-mssql."),
+        ("my-sql", "whose provider is not installed; install the provider of this database, or correct the type."),
+    ],
+)
+def test_a_database_without_a_hook_is_a_permanent_error_that_names_the_connection_and_the_provider(
+    sandbox, monkeypatch, conn_type, said
+):
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER_DATABASE", json.dumps({"conn_type": conn_type, "host": "example.com"}))
+    with pytest.raises(BubblehousePermanentError) as caught:
+        push(sql_conn_id="other_database")
+    connection = f"The connection other_database (sql_conn_id) has the type {conn_type.replace('-', '_')}"
+    assert str(caught.value) == f"{connection}, {said}"
 
 
 def test_a_task_that_is_killed_while_its_query_runs_ends_the_query_and_sends_nothing(sandbox, database):
