@@ -37,6 +37,7 @@ class Block:
     :param rows: the same rows as objects that encode as their JSON, None if there are none yet.
     :param bound: bytes that no row exceeds as JSON, None if that is not known.
     :param id_column: the name that the column of ``id`` has in the source.
+    :param not_utf8: what to say of a text that is not UTF-8; empty for what the rules say.
     """
 
     file: str
@@ -49,6 +50,7 @@ class Block:
     rows: Rows | None = None
     bound: int | None = None
     id_column: str = "id"
+    not_utf8: str = ""
 
     def record(self, place: int) -> object:
         """Return what stands in a row, under the names of its fields."""

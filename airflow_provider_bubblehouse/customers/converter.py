@@ -32,7 +32,7 @@ from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError,
 from airflow_provider_bubblehouse.customers.layout import Layout
 from airflow_provider_bubblehouse.customers.records import blocks_of
 from airflow_provider_bubblehouse.customers.times import Calendar
-from airflow_provider_bubblehouse.customers.values import are_clean_texts
+from airflow_provider_bubblehouse.customers.values import NOT_UTF8, are_clean_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -174,6 +174,8 @@ class Converter:
         }
         for path in plan.unsendable:
             converted[path] = _refuse_name(block.columns[path], faults)
+        if block.not_utf8:
+            _say_why_not_utf8(block.not_utf8, faults)
         identities = _identify(converted, block.count, faults)
         if self._deletions:
             _keep_identity(converted, block.count)
@@ -270,6 +272,15 @@ def _refuse_name(cells: Sequence[Any], faults: dict[int, InvalidCustomerError]) 
         if cell is not UNSET:
             faults.setdefault(place, InvalidCustomerError(_NAME_NOT_SENDABLE))
     return [UNSET] * len(cells)
+
+
+def _say_why_not_utf8(reason: str, faults: dict[int, InvalidCustomerError]) -> None:
+    """Let the faults of texts that are not UTF-8 say what the source knows about its encoding."""
+    for place, fault in faults.items():
+        if fault.reason == NOT_UTF8:
+            faults[place] = InvalidCustomerError(reason, fault.field)
+        elif fault.reason == _NAME_NOT_SENDABLE:
+            faults[place] = InvalidCustomerError(f"a field's name {reason}")
 
 
 def _keep_identity(columns: dict[Path, Sequence[Any]], count: int) -> None:

@@ -32,7 +32,7 @@ _POSTGRES_ELEMENT = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^"{},\\]*[^"{},\\\s
 _LAST_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 _NUL = "holds a NUL character"
-_NOT_UTF8 = "is not UTF-8 text; save the source as UTF-8"
+NOT_UTF8 = "is not UTF-8 text; save the source as UTF-8"
 NOT_FINITE = "holds NaN or an infinity, which JSON does not have; leave it out"
 _HUGE = f"holds a number of more than {_MAX_DIGITS} digits"
 TOO_DEEP = "is nested too deeply"
@@ -67,7 +67,7 @@ def exact_text(value: object) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise InvalidCustomerError(_NOT_UTF8) from None
+            raise InvalidCustomerError(NOT_UTF8) from None
     return value
 
 

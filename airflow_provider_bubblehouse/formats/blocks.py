@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_bubblehouse.errors import PermanentError
 
@@ -15,12 +15,20 @@ READ_BYTES = 4 * BLOCK_BYTES  # what is read at once: at each read the lanes tak
 MAX_ROW_BYTES = 16 * 1024 * 1024  # far beyond any call; bounds the memory that a file without line ends takes
 
 
-def whole_lines(name: str, stream: BinaryIO, *, ends: bytes = b"\n") -> Iterator[bytes]:
+class Readable(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Read about as many bytes as asked for; none at the end."""
+
+
+def whole_lines(name: str, stream: Readable, *, ends: bytes = b"\n") -> Iterator[bytes]:
     """Yield blocks of whole lines; each of ``ends`` ends a line."""
     rest: list[bytes] = []
     size = 0
     while block := stream.read(BLOCK_BYTES):
-        end = max(map(block.rfind, ends)) + 1
+        lines = block.removesuffix(b"\r")  # the line feed after it may be in the next block
+        end = max(map(lines.rfind, ends)) + 1
         if end:
             yield b"".join((*rest, memoryview(block)[:end]))
             rest, size = [], 0

@@ -1,32 +1,42 @@
-"""CSV with a header. An empty cell, or one of blanks, is absent."""
+"""CSV in any dialect. An empty cell, or one of blanks, is absent."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import UNSET
 
 from airflow_provider_bubblehouse.customers.blocks import Block
-from airflow_provider_bubblehouse.customers.fields import CanonicalFields
+from airflow_provider_bubblehouse.customers.fields import FIELD_NAMES, CanonicalFields
 from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 from airflow_provider_bubblehouse.customers.values import are_clean_texts
 from airflow_provider_bubblehouse.errors import PermanentError
 from airflow_provider_bubblehouse.formats.blocks import whole_lines
+from airflow_provider_bubblehouse.formats.encoding import Utf8Stream, without_utf8_marks
+from airflow_provider_bubblehouse.formats.wrong_dialect import (
+    better_encoding,
+    better_options,
+    likely_delimiter,
+    option,
+    refuse_other_encoding,
+)
 from airflow_provider_bubblehouse.sources.columns import check_columns, id_column_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
     from airflow_provider_bubblehouse.customers.blocks import Path
+    from airflow_provider_bubblehouse.formats.dialect import Dialect
 
 _WITHIN_QUOTES = "unexpected end of data"  # the csv module's words, which has no class for it
+_NEVER_CLOSED = "a quote that is never closed"
 _TOO_LONG = "a quote that is never closed, or a cell of more than a million characters"
+_AFTER_QUOTE = "a closing quote is followed by other text"
 _MAX_CELL_CHARACTERS = 1024 * 1024  # a cell in quotes is read again with each further block of it
 
-_CARRIAGE_RETURN_AS_COMMA = bytes.maketrans(b"\r", b",")
 _BLANKS = "\t\v\f\x1c\x1d\x1e\x1f "  # in ASCII, but for line ends, of which a cell without quotes has none
 
 # A cell's text becomes longer in JSON by escapes and by what a rule adds, such as the offset of a time.
@@ -34,19 +44,27 @@ _LONGEST_ESCAPE = len("\\u0000")
 _LONGEST_ADDITION = len('":{"":"",') + len("+00:00:00")
 
 
-def read_csv(name: str, stream: BinaryIO, columns: Mapping[str, Path] | None) -> Iterator[Block]:
+def read_csv(
+    name: str, stream: io.BufferedReader, columns: Mapping[str, Path] | None, dialect: Dialect
+) -> Iterator[Block]:
     """
     Yield the rows of a CSV.
 
     :param name: the file's name.
     :param stream: the file.
     :param columns: column to field, None to send each column under its own name.
+    :param dialect: how the file is written.
     :raises PermanentError: if the rest of the file cannot be read.
     """
-    lines, rest = 0, ""
+    file = _File(name, stream.peek(1), columns, dialect)
+    refuse_other_encoding(name, file.start, dialect)
+    parser = _Parser(dialect)
+    lines, rest = dialect.skip_rows, ""
     table: Table | None = None
-    for block in whole_lines(name, stream, ends=b"\r\n"):
-        if table is not None and not rest and b'"' not in block:
+    for block in _blocks(name, stream, dialect):
+        if table is None and dialect.column_names is not None:
+            table = _table(file, dialect.column_names)
+        if table is not None and not rest and not parser.is_needed_for(block):
             found = table.block_of_lines(block)
             if found is not None:
                 lines += block.count(b"\n") or block.count(b"\r")
@@ -54,88 +72,196 @@ def read_csv(name: str, stream: BinaryIO, columns: Mapping[str, Path] | None) ->
                 continue
         # Bytes that are not UTF-8 become lone surrogates, so that the rules find the field that they are in.
         text = rest + block.decode(errors="surrogateescape")
-        rows, whole, rest, fault = _csv_rows(text)
+        rows, whole, rest, fault = parser.rows(text)
         if table is None and rows:
-            table = _table(name, rows.pop(0), columns)
+            table = _table(file, [parser.unescaped(column) for column in rows.pop(0)])
         if table is not None and rows:
             yield table.block_of_rows(rows, text)
         lines += whole
         if fault:
-            raise _broken_csv_error(name, lines + 1, fault)
+            raise _broken_csv_error(file, lines + 1, fault, rest, in_header=table is None)
     if rest:
-        raise _broken_csv_error(name, lines + 1, "a quote that is never closed")
+        raise _broken_csv_error(file, lines + 1, _NEVER_CLOSED, rest, in_header=table is None)
 
 
-def _csv_rows(text: str) -> tuple[list[list[str]], int, str, str]:
-    """Return a text's rows, the number of their lines, the rest if it ends within quotes, and a fault if any."""
-    lines = list(io.StringIO(text, newline=""))
-    rows: list[list[str]] = []
-    whole, fault = 0, ""
-    limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)
+class _File(NamedTuple):
+    """
+    What is known about a CSV file before its rows are read.
+
+    :param name: its name.
+    :param start: its first bytes.
+    :param columns: column to field, None to send each column under its own name.
+    :param dialect: how it is written.
+    """
+
+    name: str
+    start: bytes
+    columns: Mapping[str, Path] | None
+    dialect: Dialect
+
+
+def _blocks(name: str, stream: io.BufferedReader, dialect: Dialect) -> Iterator[bytes]:
+    """Yield whole lines as UTF-8, without the lines to skip and without byte order marks before and after these."""
+    to_skip, at_start = dialect.skip_rows, True
+    text = stream if dialect.is_utf8 else Utf8Stream(stream, dialect.encoding)
+    for lines in whole_lines(name, text, ends=b"\r\n"):
+        block = lines
+        if at_start:
+            block = without_utf8_marks(block)
+            if to_skip:
+                split = block.splitlines(keepends=True)
+                block = without_utf8_marks(b"".join(split[to_skip:]))
+                to_skip -= min(to_skip, len(split))
+            at_start = not block
+        if block:
+            yield block
+
+
+class _Parser:
+    """
+    Splits text into the cells of its rows, with their escapes, as Python's csv module does.
+
+    :param dialect: how the text is written.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        quote, escape, delimiter = dialect.quote_char, dialect.escape_char, dialect.delimiter
+        self._format: dict[str, Any] = {
+            "delimiter": delimiter,
+            "quotechar": quote,
+            "escapechar": escape,
+            "quoting": csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+            "strict": True,
+        }
+        self._escape = escape
+        self._escape_pair = re.compile(re.escape(escape or "") + "(.)", re.DOTALL)
+        # Without any of these, all delimiters and line ends in a text separate cells and rows.
+        special = [quote] if quote else []
+        special += [escape + character for character in (delimiter, "\r", "\n")] if escape else []
+        self._special = [text.encode() for text in special]
+
+    def is_needed_for(self, block: bytes) -> bool:
+        """Say whether splitting at delimiters and line ends may give other cells than this parser."""
+        if self._escape is not None and block.endswith(self._escape.encode()):
+            return True
+        return any(text in block for text in self._special)
+
+    def unescaped(self, cell: str) -> str:
+        """Return a cell without its escape characters."""
+        return cell if self._escape is None else self._escape_pair.sub(r"\1", cell)
+
+    def rows(self, text: str) -> tuple[list[list[str]], int, str, str]:
+        """
+        Return the rows of a text.
+
+        :param text: whole lines.
+        :return: the rows, the number of their lines, the rest if it ends within quotes or is broken, and its fault.
+        """
+        lines = list(io.StringIO(text, newline=""))
+        rows: list[list[str]] = []
+        whole, fault = 0, ""
+        limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)
+        try:
+            reader = csv.reader(self._with_escapes_kept(text, lines), **self._format)
+            for row in reader:
+                whole = reader.line_num
+                if row:
+                    rows.append(row)
+        except csv.Error as error:
+            if str(error) != _WITHIN_QUOTES:
+                fault = _TOO_LONG if "limit" in str(error) else _AFTER_QUOTE
+        finally:
+            csv.field_size_limit(limit)
+        return rows, whole, "".join(lines[whole:]), fault
+
+    def _with_escapes_kept(self, text: str, lines: list[str]) -> Iterable[str]:
+        """Return lines of which the reader, which removes an escape character, leaves what was escaped and how."""
+        if self._escape is None or self._escape not in text:
+            return lines
+        escape = self._escape
+        return io.StringIO(self._escape_pair.sub(lambda pair: escape * 3 + pair[1], text), newline="")
+
+
+def _table(file: _File, header: Sequence[str]) -> Table:
+    """
+    Return the columns of a CSV.
+
+    :raises PermanentError: if columns are missing.
+    """
+    targets = file.columns if file.columns is not None else {column: (column,) for column in header}
     try:
-        reader = csv.reader(lines, strict=True)
-        for row in reader:
-            whole = reader.line_num
-            if row:
-                rows.append(row)
-    except csv.Error as error:
-        if str(error) != _WITHIN_QUOTES:
-            fault = _TOO_LONG if "limit" in str(error) else str(error)
-    finally:
-        csv.field_size_limit(limit)
-    return rows, whole, "".join(lines[whole:]), fault
-
-
-def _table(name: str, header: list[str], columns: Mapping[str, Path] | None) -> Table:
-    if len(header) == 1 and re.search(r"[;\t|]", header[0]):
-        raise PermanentError(f"{name} has no commas between its cells; save it with commas.")
-    targets = columns if columns is not None else {column: (column,) for column in header}
-    check_columns(name, header, targets)
+        check_columns(file.name, header, targets)
+    except PermanentError as error:
+        raise _header_error(file, header, str(error)) or error from None
     places = {path: header.index(column) for column, path in targets.items()}
-    return Table(name, len(header), places, id_column_of(columns))
+    return Table(file, len(header), places)
+
+
+def _header_error(file: _File, header: Sequence[str], fault: str) -> PermanentError | None:
+    """Return what to raise if another option would give the columns that are missing; None if none would."""
+    if file.dialect.column_names is not None:
+        return None
+    if better := better_options(file.start, file.columns, file.dialect):
+        return _other_dialect_error(file, better)
+    columns = file.columns or {name: (name,) for name in FIELD_NAMES}
+    names = {name.casefold() for column, path in columns.items() for name in (column, ".".join(path))}
+    if names.isdisjoint(column.strip().casefold() for column in header):
+        example = [*list(file.columns or ("id", "email"))[:2], "…"]
+        return PermanentError(f"{fault} If the file has no header, set {option({'column_names': example})}.")
+    return None
+
+
+def _other_dialect_error(file: _File, better: Mapping[str, Any]) -> PermanentError:
+    return PermanentError(f"{file.name} is written in another CSV dialect: set {option(better)}.")
 
 
 class Table:
     """
     The columns of a CSV.
 
-    :param file: the file's name.
+    :param file: the file.
     :param width: how many cells a row has.
     :param places: of each field that is sent, the place of its cell in a row.
-    :param id_column: the name of the column of ``id``.
     """
 
-    def __init__(self, file: str, width: int, places: Mapping[Path, int], id_column: str) -> None:
+    def __init__(self, file: _File, width: int, places: Mapping[Path, int]) -> None:
         self._file = file
+        self._dialect = file.dialect
         self._width = width
         self._places = places
-        self._id_column = id_column
+        self._id_column = id_column_of(file.columns)
+        self._parser = _Parser(file.dialect)
+        names = ",".join(name for path in places for name in path)
+        self._not_utf8_names = "" if are_clean_texts([names]) else self._not_utf8(names)
         self._canonical = CanonicalFields(places, texts_only=True)
+        self._blanks = _BLANKS.replace(file.dialect.delimiter, "")
         # Bytes that the names in a row do not exceed as JSON, with what rules add to values.
         self._names_size = sum(len(name) * _LONGEST_ESCAPE + _LONGEST_ADDITION for path in places for name in path)
 
     def block_of_lines(self, block: bytes) -> Block | None:
         """
-        Return rows that only have to be split at their commas, because they have no quotes.
+        Return rows that only have to be split at their delimiters, because they have no quotes.
 
         :param block: whole lines; empty ones are not rows.
         :return: the rows, None if they are not UTF-8.
         """
+        delimiter, width = self._dialect.delimiter, self._width
         try:
-            if b"\r" in block:
-                text = block.translate(_CARRIAGE_RETURN_AS_COMMA).decode().replace("\n", "\n,")
-            else:
-                text = block.decode().replace("\n", ",\n,")
+            lines = block.decode()
         except UnicodeDecodeError:
             return None
-        width, count, cells = self._width, text.count("\n"), text.split(",")
+        if "\r" in lines:
+            text = lines.replace("\r", delimiter).replace("\n", "\n" + delimiter)
+        else:
+            text = lines.replace("\n", f"{delimiter}\n{delimiter}")
+        count, cells = text.count("\n"), text.split(delimiter)
         # All rows have as many cells if all line feeds, now cells of their own, are where that puts them.
         fits = len(cells) == count * (width + 1) + 1 and cells[width :: width + 1].count("\n") == count
         if not fits or not block.endswith(b"\n") or (width == 1 and "" in cells[:-1]):
-            text = block.decode().replace("\r\n", "\n").replace("\r", "\n")
-            return self.block_of_rows([line.split(",") for line in text.split("\n") if line], text)
+            text = lines.replace("\r\n", "\n").replace("\r", "\n")
+            return self.block_of_rows([line.split(delimiter) for line in text.split("\n") if line], text)
         columns = {path: cells[place : -1 : width + 1] for path, place in self._places.items()}
-        may_be_blank = not text.isascii() or any(blank in text for blank in _BLANKS)
+        may_be_blank = not text.isascii() or any(blank in text for blank in self._blanks)
         return self._block(columns, count, text, may_be_blank=may_be_blank)
 
     def block_of_rows(self, rows: list[list[str]], text: str) -> Block:
@@ -148,14 +274,18 @@ class Table:
         broken: dict[int, InvalidCustomerError] = {}
         if set(map(len, rows)) != {self._width}:
             nothing = [""] * self._width
-            for place, row in enumerate(rows):
-                if len(row) != self._width:
-                    reason = f"the row has {len(row)} cells, but the header has {self._width}"
-                    broken[place] = InvalidCustomerError(reason, record=row)
+            broken = {place: self._wrong_width(row) for place, row in enumerate(rows) if len(row) != self._width}
             rows = [nothing if place in broken else row for place, row in enumerate(rows)]
         cells = list(zip(*rows, strict=True)) or [()] * self._width
         columns = {path: cells[place] for path, place in self._places.items()}
         return self._block(columns, len(rows), text, broken, may_be_blank=True)
+
+    def _wrong_width(self, row: list[str]) -> InvalidCustomerError:
+        names = "the header" if self._dialect.column_names is None else "column_names"
+        reason = f"the row has {len(row)} cells, but {names} has {self._width}"
+        if len(row) == 1 and (better := likely_delimiter(row[0], self._dialect)):
+            reason += f"; set {option({'delimiter': better})}"
+        return InvalidCustomerError(reason, record=row)
 
     def _block(
         self,
@@ -167,17 +297,46 @@ class Table:
         may_be_blank: bool,
     ) -> Block:
         clean = are_clean_texts([text])
+        values = self._values(columns, text)
         return Block(
-            file=self._file,
+            file=self._file.name,
             count=count,
-            columns={path: _given(cells, may_be_blank=may_be_blank) for path, cells in columns.items()},
+            columns={path: _given(cells, may_be_blank=may_be_blank) for path, cells in values.items()},
             broken=broken or {},
             clean=clean,
             canonical=self._canonical.in_csv(text) if clean else frozenset(),
             texts=self._places.keys(),
             bound=self._names_size + len(text) * _LONGEST_ESCAPE,
             id_column=self._id_column,
+            not_utf8=self._not_utf8_names if clean else self._not_utf8(text),
         )
+
+    def _values(self, columns: Mapping[Path, Sequence[str]], text: str) -> Mapping[Path, Sequence[str]]:
+        """Return cells without escape characters, and empty ones in place of null values."""
+        escape, quote = self._dialect.escape_char, self._dialect.quote_char
+        nulls = {null for null in self._dialect.null_values if null in text or (quote and quote in null)}
+        if nulls:
+            columns = {path: _without(nulls, cells) for path, cells in columns.items()}
+        if escape is None or escape not in text:
+            return columns
+        unescaped = self._parser.unescaped
+        return {
+            path: [unescaped(cell) if escape in cell else cell for cell in cells] for path, cells in columns.items()
+        }
+
+    def _not_utf8(self, text: str) -> str:
+        """Say what is wrong with a cell that is not in the file's encoding, and which option would fix it."""
+        is_utf8 = self._dialect.is_utf8
+        data = text.encode(errors="surrogateescape") if is_utf8 else self._file.start
+        better = better_encoding(data, self._dialect)
+        advice = option({"encoding": better}) if better else "its encoding in csv"
+        if is_utf8:
+            return f"is not UTF-8 text; save the source as UTF-8, or set {advice}"
+        return f"is not {self._dialect.encoding.upper()} text; set {advice}"
+
+
+def _without(nulls: Set[str], cells: Sequence[str]) -> Sequence[str]:
+    return cells if nulls.isdisjoint(cells) else ["" if cell in nulls else cell for cell in cells]
 
 
 def _given(cells: Sequence[str], *, may_be_blank: bool) -> Sequence[Any]:
@@ -187,7 +346,17 @@ def _given(cells: Sequence[str], *, may_be_blank: bool) -> Sequence[Any]:
     return [cell if cell and not cell.isspace() else UNSET for cell in cells]
 
 
-def _broken_csv_error(name: str, line: int, fault: str) -> PermanentError:
+def _broken_csv_error(file: _File, line: int, fault: str, rest: str, *, in_header: bool) -> PermanentError:
+    """
+    Return what to raise for a CSV that is broken.
+
+    :param rest: its text from the beginning of the broken row.
+    """
+    if in_header and (better := better_options(file.start, file.columns, file.dialect)):
+        return _other_dialect_error(file, better)
+    advice = ""
+    if file.dialect.escape_char is None and f"\\{file.dialect.quote_char}" in rest:
+        advice = f" A backslash stands before a quote there; set {option({'escape_char': chr(92)})}."
     return PermanentError(
-        f"{name}, line {line}: the CSV is broken here, so the rows from there on cannot be read ({fault})."
+        f"{file.name}, line {line}: the CSV is broken here, so the rows from there on cannot be read ({fault}).{advice}"
     )

@@ -108,7 +108,7 @@ class Dialect:
                 raise PermanentError(f"csv: {name} is a character that {self.encoding} does not have.") from None
 
     def _check_column_names(self, names: tuple[str, ...]) -> None:
-        if not _are_texts(names) or not all(names):
+        if not _are_texts(names) or not names or not all(names):
             raise PermanentError(
                 'csv: column_names must be a list with the name of each column, such as ["id", "email"].'
             )

@@ -22,6 +22,7 @@ from airflow_provider_bubblehouse.operators.parameters import (
     DEFAULT_TIMEZONE,
     check_choice,
     check_column_map,
+    check_csv,
     check_flag,
     check_integer,
     check_number,
@@ -104,6 +105,7 @@ class _SourceOperator(BaseOperator):
         sql_conn_id: str | None = None,
         sql_parameters: Sequence[Any] | Mapping[str, Any] | None = None,
         file_format: str = "auto",
+        csv: Mapping[str, Any] | None = None,
         column_map: ColumnMap | None = None,
         **kwargs: Any,
     ) -> None:
@@ -113,6 +115,10 @@ class _SourceOperator(BaseOperator):
         if (sql is None) != (sql_conn_id is None) or (sql is None and sql_parameters is not None):
             raise BubblehousePermanentError("sql and sql_conn_id go together, and sql_parameters with them only.")
         check_choice("file_format", file_format, FILE_FORMATS)
+        if csv is not None:
+            if path is None or file_format not in ("auto", "csv"):
+                raise BubblehousePermanentError("csv is for CSV files: it needs path, and file_format 'csv' or 'auto'.")
+            check_csv(csv)
         if column_map is not None:
             check_column_map(column_map)
         self.customers: Any = customers
@@ -121,6 +127,7 @@ class _SourceOperator(BaseOperator):
         self.sql_conn_id = sql_conn_id
         self.sql_parameters: Any = sql_parameters
         self.file_format = file_format
+        self.csv = csv
         self.column_map = column_map
         self._query: Query | None = None
         self._spool: SpooledSource | None = None
@@ -152,11 +159,16 @@ class _SourceOperator(BaseOperator):
             if not isinstance(self.customers, CustomerRows):  # Airflow has not rendered the fields
                 self._take(self.customers)
             return ListSource(self.customers, column_map=self.column_map)
+        from airflow_provider_bubblehouse.formats.dialect import Dialect
         from airflow_provider_bubblehouse.sources.files import FileSource
 
         location = _location(self.path)
         return FileSource(
-            _filesystem(location), location.path, file_format=self.file_format, column_map=self.column_map
+            _filesystem(location),
+            location.path,
+            file_format=self.file_format,
+            column_map=self.column_map,
+            dialect=Dialect.of(self.csv),
         )
 
     def _run_query(self, converter: Converter) -> SpooledSource:
@@ -388,6 +400,7 @@ class _CustomersOperator(_SourceOperator):
     def _resume(self, context: Context, connection: ShopConnection) -> Resume | None:
         """Return how to continue after earlier tries; None where Airflow stores nothing, which is so before 3.3."""
         from airflow_provider_bubblehouse.customers import RULES_VERSION
+        from airflow_provider_bubblehouse.formats.dialect import Dialect
         from airflow_provider_bubblehouse.push.progress import delete_state
         from airflow_provider_bubblehouse.push.push import Resume
 
@@ -403,6 +416,7 @@ class _CustomersOperator(_SourceOperator):
             reading={
                 "column_map": self.column_map,
                 "file_format": self.file_format,
+                "csv": Dialect.of(self.csv).settings(),
                 "timezone": self.timezone,
                 "rules": RULES_VERSION,
             },
@@ -437,7 +451,7 @@ class UpdateCustomersOperator(_CustomersOperator):
         that renders to it as JSON. A literal list becomes part of the serialized DAG, with all it holds: for demos
         only. (templated) Exactly one of ``customers``, ``path`` and ``sql`` is given.
     :param path: a file of rows: a local path, or one in an object store such as ``s3://conn_id@bucket/key.csv``; a
-        glob, unless a file of exactly that name exists. ``.gz`` is decompressed. (templated)
+        glob, unless a file of exactly that name exists. gzip and zstd (extra ``zstd``) are decompressed. (templated)
     :param sql: a query, one ``SELECT``, or a ``.sql`` file that holds one. Its rows, as the database's driver gives
         them, are kept in a temporary file of the worker (in ``TMPDIR``) until they are pushed, so that the database is
         left alone by then. A retry makes it anew, and goes on after what is settled if it gives the same rows in the
@@ -450,6 +464,10 @@ class UpdateCustomersOperator(_CustomersOperator):
         it keeps literal ones, too. (templated)
     :param file_format: ``jsonl``, ``json`` (an array of objects), ``csv``, ``parquet``, or ``rejected`` for files of
         a ``rejected_path``; ``auto`` goes by the suffix.
+    :param csv: how CSV files are written, such as ``{"delimiter": ";", "encoding": "cp1252"}``. The options are
+        ``delimiter``, ``encoding`` (one of Python's text encodings), ``quote_char`` (None if there is none),
+        ``escape_char``, ``null_values`` (cells that are absent, such as ``["NULL"]``), ``column_names`` (for files
+        without a header) and ``skip_rows`` (lines before the header).
     :param column_map: column or field of the source to field of Customer2, such as ``{"CustomerId": "id", "City":
         "extras.city"}``. Exactly these are sent. Without it each goes under its own name.
     :param timezone: the time zone of times without an offset.

@@ -75,6 +75,13 @@ def check_column_map(value: object) -> None:
     targets_of(value)
 
 
+def check_csv(value: object) -> None:
+    """Refuse anything but the options of a CSV dialect that can work."""
+    from airflow_provider_bubblehouse.formats.dialect import Dialect
+
+    Dialect.of(value)
+
+
 def check_template_field(name: str, value: object, kinds: tuple[type, ...], *, expected: str) -> None:
     """
     Refuse a value that is of none of some types, and that rendering cannot turn into one of them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from airflow_provider_bubblehouse.customers.fields import FIELD_NAMES
 from airflow_provider_bubblehouse.errors import PermanentError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from airflow_provider_bubblehouse.customers.blocks import Block, Path
 
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 ColumnMap = Mapping[str, str]
 
 _COLUMNS_SHOWN = 50
-_LONGEST_SHOWN = 64
+_PLAIN_WORDS = re.compile(r"[^\W\d][\w ./()-]{0,63}")
 
 
 def targets_of(column_map: ColumnMap | None) -> dict[str, Path] | None:
@@ -49,7 +50,7 @@ def targets_of(column_map: ColumnMap | None) -> dict[str, Path] | None:
 
 def check_columns(name: str, header: Sequence[str], columns: Mapping[str, Path]) -> None:
     """
-    See that the columns to send are there, once each. Names from the source are not shown: they may be a row.
+    Check that the columns to send are there, once each. Names are shown unless they may be the values of a row.
 
     :param name: what to call the source.
     :param header: its columns.
@@ -58,15 +59,15 @@ def check_columns(name: str, header: Sequence[str], columns: Mapping[str, Path])
     """
     if missing := [column for column in columns if column not in header]:
         raise PermanentError(
-            f"{name} lacks columns that column_map names: {', '.join(missing)}.{_known(header, columns)}"
+            f"{name} lacks columns that column_map names: {', '.join(missing)}. {_advice(missing, header, columns)}"
         )
     twice = [place for place, column in enumerate(header, 1) if column in columns and column in header[: place - 1]]
     if twice:
         raise PermanentError(f"{name} has the same name in column {twice[0]} as before.")
     if not {("id",), ("email",)} & set(columns.values()):
-        raise PermanentError(
-            f"{name} has no column for id or email; name the column in column_map. (A CSV needs a header.)"
-        )
+        is_header = len(FIELD_NAMES.intersection(header)) > 1
+        advice = _other_case(("id", "email"), header) or (f" {_list_of(header)}" if is_header else "")
+        raise PermanentError(f"{name} has no column for id or email; name the column in column_map.{advice}")
     for place, column in enumerate(header, 1):
         if columns.get(column) == (column,) and column != column.strip():
             raise PermanentError(f"{name}: the name of column {place} has a blank before or after it.")
@@ -74,12 +75,31 @@ def check_columns(name: str, header: Sequence[str], columns: Mapping[str, Path])
             raise PermanentError(f"{name}: column {place} has no name.")
 
 
-def _known(header: Sequence[str], columns: Mapping[str, Path]) -> str:
-    """List the columns that there are, unless what stands in the header's place may be a row."""
-    if columns.keys().isdisjoint(header):
-        return " It has none of them; is there a header?"
-    shown = [column for column in header if column and len(column) <= _LONGEST_SHOWN][:_COLUMNS_SHOWN]
-    return f" It has: {', '.join(shown)}{', …' if len(shown) < len(header) else ''}."
+def _advice(missing: Sequence[str], header: Sequence[str], columns: Mapping[str, Path]) -> str:
+    """Say what is wrong with a column map that names columns which are missing."""
+    if all(".".join(columns[column]) in header for column in missing):
+        return "The map looks reversed: it goes from a column to a field, such as {'CustomerId': 'id'}."
+    if other_case := _other_case(missing, header):
+        return other_case.strip()
+    if columns.keys().isdisjoint(header):  # then what stands in the header's place may be a row
+        return "It has none of them; is there a header?"
+    return _list_of(header)
+
+
+def _other_case(names: Iterable[str], header: Sequence[str]) -> str:
+    """Name the columns that differ from names only in upper and lower case, or in blanks around them."""
+    by_name = {column.strip().casefold(): column for column in header}
+    found = [by_name[name.strip().casefold()] for name in names if name.strip().casefold() in by_name]
+    if not found:
+        return ""
+    return f" It has {', '.join(map(repr, found))}: only the case or a blank differs."
+
+
+def _list_of(header: Sequence[str]) -> str:
+    """List columns; a name that is not of plain words may be data."""
+    shown = [column for column in header if _PLAIN_WORDS.fullmatch(column)][:_COLUMNS_SHOWN]
+    others = len(header) - len(shown)
+    return f"It has: {', '.join(shown)}{f' and {others} more' if others else ''}."
 
 
 def id_column_of(columns: Mapping[str, Path] | None) -> str:

@@ -7,19 +7,17 @@ in the row's place; what makes the rest of a file unreadable is a ``PermanentErr
 
 from __future__ import annotations
 
-import gzip
-import io
 import math
-import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bubblehouse.customers.blocks import Block
 from airflow_provider_bubblehouse.errors import PermanentError
-from airflow_provider_bubblehouse.formats.blocks import READ_BYTES
+from airflow_provider_bubblehouse.formats.compression import SUFFIXES, decompressed
 from airflow_provider_bubblehouse.formats.csv import read_csv
+from airflow_provider_bubblehouse.formats.dialect import Dialect
+from airflow_provider_bubblehouse.formats.encoding import require_utf8
 from airflow_provider_bubblehouse.formats.json import read_json
 from airflow_provider_bubblehouse.formats.jsonl import read_jsonl
 from airflow_provider_bubblehouse.formats.parquet import read_parquet
@@ -37,8 +35,7 @@ if TYPE_CHECKING:
 _CHUNKS_AHEAD = 8  # of at most 1000 rows or 256 KiB each; of small files, as many files
 
 _FORMAT_BY_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_UTF8_MARK = b"\xef\xbb\xbf"
+_DEFAULT_DIALECT = Dialect()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +58,25 @@ class FileSource:
     :param filesystem: the fsspec file system that holds the files.
     :param path: a file's path there, or a glob; a file of exactly that name goes before a glob. With the format
         ``rejected`` it may be a folder.
-    :param file_format: one of ``formats.FILE_FORMATS``; ``auto`` goes by the suffix, which may be followed by ``.gz``.
+    :param file_format: one of ``formats.FILE_FORMATS``; ``auto`` goes by the suffix, which ``.gz`` or ``.zst`` may follow.
     :param column_map: column in the file to field of Customer2, such as ``{"CustomerId": "id"}``; a dot nests, as in
         ``extras.city``. Exactly these columns are sent. None sends each column under its own name.
+    :param dialect: how CSV files are written.
     """
 
     def __init__(
-        self, filesystem: Any, path: str, *, file_format: str = "auto", column_map: ColumnMap | None = None
+        self,
+        filesystem: Any,
+        path: str,
+        *,
+        file_format: str = "auto",
+        column_map: ColumnMap | None = None,
+        dialect: Dialect = _DEFAULT_DIALECT,
     ) -> None:
         self._filesystem = filesystem
         self._path = path
         self._format = file_format
+        self._dialect = dialect
         self._columns = targets_of(column_map)
         self._unseen = UnseenColumns(self._columns)
         self._listed: list[_File] | None = None
@@ -178,15 +183,16 @@ class FileSource:
                 if stored.size != 0:
                     yield from self._blocks(file, stored)
                 return
-            with _text(file.name, stored) as stream:
-                if stream is not None:
+            with decompressed(file.name, stored) as stream:
+                if stream.peek(1):
                     yield from self._blocks(file, stream)
 
     def _blocks(self, file: _File, stream: Any) -> Iterator[Block]:
         if file.format == "csv":
-            return read_csv(file.name, stream, self._columns)
+            return read_csv(file.name, stream, self._columns, self._dialect)
         if file.format == "parquet":
             return read_parquet(file.name, stream, self._columns)
+        require_utf8(file.name, stream)
         if file.format == "json":
             blocks = read_json(file.name, stream, self._columns)
         else:
@@ -197,25 +203,10 @@ class FileSource:
 def _format_of(name: str, file_format: str) -> str:
     if file_format != "auto":
         return file_format
-    stem = name.lower().removesuffix(".gz")
+    stem = name.lower()
+    for suffix in SUFFIXES:
+        stem = stem.removesuffix(suffix)
     for suffix, known in _FORMAT_BY_SUFFIX.items():
         if stem.endswith(suffix):
             return known
     raise PermanentError(f"The suffix of {name} does not tell its format; set file_format.")
-
-
-@contextmanager
-def _text(name: str, stored: StoredFile) -> Iterator[BinaryIO | None]:
-    """Decompress a file if it is compressed, and skip a byte order mark; None for a file without bytes."""
-    try:
-        stream: Any = gzip.GzipFile(fileobj=stored) if name.lower().endswith(".gz") else stored
-        with io.BufferedReader(stream, READ_BYTES) as buffered:
-            start = buffered.peek(4)
-            if start.startswith(_UTF16_MARKS) or b"\0" in start[:2]:
-                raise PermanentError(f"{name} is UTF-16, not UTF-8; save it as UTF-8.")
-            while start.startswith(_UTF8_MARK):  # twice, if what exported it and what saved it both add one
-                buffered.read(len(_UTF8_MARK))
-                start = buffered.peek(4)
-            yield buffered if start else None
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise PermanentError(f"{name} is no whole gzip file; compress it again.") from None

@@ -720,6 +720,29 @@ def test_another_file_format_starts_over(sandbox, store, no_waits, tmp_path):
     assert update(store, file_format="jsonl", **options)["resumed_at"] == 0
 
 
+DIALECTS = [
+    {"delimiter": ";"},
+    {"encoding": "cp1252"},
+    {"quote_char": "'"},
+    {"escape_char": "\\"},
+    {"null_values": ["NULL"]},
+    {"column_names": ["id"]},
+    {"skip_rows": 1},
+]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "starts_over"), [*((dialect, True) for dialect in DIALECTS), (None, False), ({"delimiter": ","}, False)]
+)
+def test_another_csv_dialect_starts_over(sandbox, store, no_waits, tmp_path, dialect, starts_over):
+    path = tmp_path / "a.csv"
+    path.write_text("id\nid\n" + "".join(f"{number}\n" for number in range(30)))  # each dialect finds a header
+    options = {"path": path, "batch_size": 10, "max_attempts": 1, "on_invalid": "skip"}
+    sandbox.script("ok", "503")
+    failed(BubblehouseTransientError, store, **options)
+    assert (update(store, csv=dialect, **options)["resumed_at"] == 0) is starts_over
+
+
 def test_another_limit_of_deletions_starts_over_and_is_checked(sandbox, store, no_waits):
     def delete(max_customers):
         operator = DeleteCustomersOperator(

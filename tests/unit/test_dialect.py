@@ -39,7 +39,7 @@ from airflow_provider_bubblehouse.formats.dialect import Dialect
         ),
         *(
             ({"column_names": names}, "csv: column_names must be a list with the name of each column")
-            for names in ("id", ["id", ""], [1], {"id": "email"}, [["id"]])
+            for names in ("id", [], ["id", ""], [1], {"id": "email"}, [["id"]])
         ),
         ({"column_names": ["id", "email", "id"]}, "csv: column_names has the same name twice"),
         *(({"skip_rows": rows}, "csv: skip_rows must be a whole number") for rows in (-1, 1.0, True, "1", None)),

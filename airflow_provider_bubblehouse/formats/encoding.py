@@ -1,0 +1,91 @@
+"""The encoding of a text file: its byte order marks, and the conversion of any encoding to UTF-8."""
+
+from __future__ import annotations
+
+import codecs
+from typing import TYPE_CHECKING, BinaryIO
+
+from airflow_provider_bubblehouse.errors import PermanentError
+
+if TYPE_CHECKING:
+    import io
+
+UTF8_MARK = codecs.BOM_UTF8
+_WIDE_MARKS = {  # a mark of UTF-32 begins with one of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    b"\0\0\0": "utf-32-be",
+}
+_START = 4  # bytes that are looked at
+
+_BAD_TEXT = "airflow_provider_bubblehouse.bad_text"
+_BAD_BYTE, _BAD_CHARACTER = b"\xff", "\udcff"  # a byte that no UTF-8 has, and how Python decodes it
+
+
+def _mark_bad_text(error: UnicodeError) -> tuple[str | bytes, int]:
+    """
+    Replace what an encoding does not have by a byte that is not UTF-8, so that the rules find the field that it is in.
+
+    Python's ``surrogateescape`` does not do: it fails in UTF-16, and bytes that it passes on may be UTF-8 by chance.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return _BAD_CHARACTER, error.end
+    if isinstance(error, UnicodeEncodeError):
+        return _BAD_BYTE, error.end
+    raise error
+
+
+codecs.register_error(_BAD_TEXT, _mark_bad_text)
+
+
+class Utf8Stream:
+    """
+    A text file of any encoding, read as UTF-8.
+
+    :param stream: the file.
+    :param encoding: its encoding.
+    """
+
+    def __init__(self, stream: BinaryIO, encoding: str) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder(encoding)(_BAD_TEXT)
+
+    def read(self, size: int) -> bytes:
+        """Read about as many bytes as asked for; none at the end of the file."""
+        while data := self._stream.read(size):
+            if text := self._decoder.decode(data):
+                return text.encode(errors=_BAD_TEXT)
+        return self._decoder.decode(b"", final=True).encode(errors=_BAD_TEXT)
+
+
+def wide_encoding_of(start: bytes) -> str | None:
+    """Return which UTF-16 or UTF-32 a text begins with; None if it does not look like any."""
+    for mark, encoding in _WIDE_MARKS.items():
+        if start.startswith(mark):
+            return encoding
+    if start[1:2] == b"\0":
+        return "utf-32-le" if start[1:4] == b"\0\0\0" else "utf-16-le"
+    return "utf-16-be" if start[:1] == b"\0" else None
+
+
+def without_utf8_marks(block: bytes) -> bytes:
+    """Return some bytes without the byte order marks before them."""
+    while block.startswith(UTF8_MARK):
+        block = block.removeprefix(UTF8_MARK)
+    return block
+
+
+def require_utf8(name: str, stream: io.BufferedReader) -> None:
+    """
+    Skip the byte order marks of a file that has to be UTF-8: two, if both what exported and what saved it add one.
+
+    :param name: the file's name.
+    :param stream: the file.
+    :raises PermanentError: if it is UTF-16 or UTF-32.
+    """
+    if encoding := wide_encoding_of(stream.peek(_START)):
+        raise PermanentError(f"{name} is {encoding.upper()}, not UTF-8; save it as UTF-8.")
+    while stream.peek(_START).startswith(UTF8_MARK):
+        stream.read(len(UTF8_MARK))

@@ -1,0 +1,133 @@
+"""Which option of ``csv`` would fix a file that is written in another dialect. It is named in messages, never set."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_bubblehouse.errors import PermanentError
+from airflow_provider_bubblehouse.formats.dialect import UTF8
+from airflow_provider_bubblehouse.formats.encoding import UTF8_MARK, wide_encoding_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from airflow_provider_bubblehouse.formats.dialect import Dialect
+
+_DELIMITERS = (",", ";", "\t", "|")
+_QUOTES = ('"', "'")
+_MOST_LINES = 20  # a header is looked for in so many lines
+_MOST_BYTES = 16 * 1024
+_LIKELY = "cp1252"  # of Excel in Western Europe and America, which saves CSV in it
+_MARK, _UNDECODED = "\ufeff", "\ufffd"
+_LINE_END = re.compile("\r\n|\r|\n")
+
+
+def option(options: Mapping[str, Any]) -> str:
+    """Return some options as a user writes them: ``csv={"delimiter": ";"}``."""
+    return f"csv={json.dumps(options, ensure_ascii=False)}"
+
+
+def refuse_other_encoding(name: str, start: bytes, dialect: Dialect) -> None:
+    """
+    Refuse a file whose first bytes prove that it has another encoding; it would be read without an error, but wrongly.
+
+    :param name: the file's name.
+    :param start: its first bytes.
+    :param dialect: its dialect.
+    :raises PermanentError: if they do.
+    """
+    found = UTF8 if start.startswith(UTF8_MARK) else wide_encoding_of(start)
+    is_wide = b"\0" in "id".encode(dialect.encoding)
+    if found is not None and not (dialect.is_utf8 if found == UTF8 else is_wide):
+        raise PermanentError(
+            f"{name} is {found.upper()}, not {dialect.encoding.upper()}; set {option({'encoding': found})}."
+        )
+
+
+def better_encoding(data: bytes, dialect: Dialect) -> str | None:
+    """
+    Return the encoding that decodes what the dialect's does not.
+
+    :param data: bytes of a file; some are not of the dialect's encoding.
+    :param dialect: the file's dialect.
+    """
+    if not dialect.is_utf8:
+        return UTF8 if not data.isascii() and _UNDECODED not in _decoded(data, UTF8) else None
+    # Letters that are UTF-8 beside bytes that are not: the file is of more than one encoding.
+    is_mixed = any("\x7f" < letter != _UNDECODED for letter in _decoded(data, UTF8))
+    return None if is_mixed or _UNDECODED in _decoded(data, _LIKELY) else _LIKELY
+
+
+def _decoded(data: bytes, encoding: str) -> str:
+    return data.decode(encoding, "replace")
+
+
+def better_options(start: bytes, columns: Collection[str] | None, dialect: Dialect) -> dict[str, Any]:
+    """
+    Return the options to change so that a file's header has the columns that it has to have; empty if none help.
+
+    :param start: the file's first bytes.
+    :param columns: the columns; None for ``id`` or ``email``.
+    :param dialect: the file's dialect.
+    """
+    start = start[:_MOST_BYTES]
+    found = [
+        {name: value for name, value in options.items() if value != getattr(dialect, name)}
+        for options, header in _headers(start, dialect)
+        if _has_columns(header, columns)
+    ]
+    return min(found, key=len) if found else _header_delimiter(start, dialect)
+
+
+def _headers(start: bytes, dialect: Dialect) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Yield what the header would be under other options, the options of the dialect first."""
+    delimiters = dict.fromkeys((dialect.delimiter, *_DELIMITERS))
+    quotes = dict.fromkeys((dialect.quote_char, *_QUOTES))
+    for encoding in (dialect.encoding, _LIKELY if dialect.is_utf8 else UTF8):
+        lines = enumerate(_lines(start, encoding))
+        for (skipped, line), quote, delimiter in product(lines, quotes, delimiters):
+            if quote != delimiter:
+                options = {"encoding": encoding, "quote_char": quote, "delimiter": delimiter, "skip_rows": skipped}
+                yield options, _cells(line, delimiter, quote)
+
+
+def _has_columns(header: list[str], columns: Collection[str] | None) -> bool:
+    if columns is None:
+        return ("id" in header or "email" in header) and not any(_UNDECODED in column for column in header)
+    return set(columns) <= set(header)
+
+
+def _header_delimiter(start: bytes, dialect: Dialect) -> dict[str, Any]:
+    """Return the delimiter that is in a header in which the dialect's is not."""
+    lines = _lines(start, dialect.encoding)[dialect.skip_rows :]
+    header = _cells(lines[0], dialect.delimiter, dialect.quote_char) if lines else []
+    likely = likely_delimiter(header[0], dialect) if len(header) == 1 else None
+    return {"delimiter": likely} if likely else {}
+
+
+def likely_delimiter(row: str, dialect: Dialect) -> str | None:
+    """
+    Return the character that separates the cells of a row; None if there is no such.
+
+    :param row: a row in which the dialect's delimiter is not.
+    :param dialect: the file's dialect.
+    """
+    likely = max(_DELIMITERS, key=row.count)
+    return likely if likely in row and likely != dialect.delimiter else None
+
+
+def _lines(start: bytes, encoding: str) -> list[str]:
+    return _LINE_END.split(_decoded(start, encoding).lstrip(_MARK))[:_MOST_LINES]
+
+
+def _cells(line: str, delimiter: str, quote: str | None) -> list[str]:
+    try:
+        return next(
+            csv.reader([line], delimiter=delimiter, quotechar=quote, quoting=0 if quote else csv.QUOTE_NONE), []
+        )
+    except csv.Error:  # a cell longer than the module's limit
+        return []
