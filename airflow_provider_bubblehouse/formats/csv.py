@@ -205,7 +205,8 @@ def _header_error(file: _File, header: Sequence[str], fault: str) -> PermanentEr
         return _other_dialect_error(file, better)
     columns = file.columns or {name: (name,) for name in FIELD_NAMES}
     names = {name.casefold() for column, path in columns.items() for name in (column, ".".join(path))}
-    if names.isdisjoint(column.strip().casefold() for column in header):
+    known = names.intersection(column.strip().casefold() for column in header)
+    if len(known) < (1 if file.columns else 2):  # a row may have one cell such as "phone"
         example = [*list(file.columns or ("id", "email"))[:2], "…"]
         return PermanentError(f"{fault} If the file has no header, set {option({'column_names': example})}.")
     return None

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     import io
 
 UTF8_MARK = codecs.BOM_UTF8
+UTF16, UTF32 = "utf-16", "utf-32"
 _WIDE_MARKS = {  # a mark of UTF-32 begins with one of UTF-16
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF32_LE: UTF32,
+    codecs.BOM_UTF32_BE: UTF32,
+    codecs.BOM_UTF16_LE: UTF16,
+    codecs.BOM_UTF16_BE: UTF16,
     b"\0\0\0": "utf-32-be",
 }
 _START = 4  # bytes that are looked at

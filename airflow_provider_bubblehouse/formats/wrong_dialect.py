@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bubblehouse.errors import PermanentError
 from airflow_provider_bubblehouse.formats.dialect import UTF8
-from airflow_provider_bubblehouse.formats.encoding import UTF8_MARK, wide_encoding_of
+from airflow_provider_bubblehouse.formats.encoding import UTF8_MARK, UTF16, UTF32, wide_encoding_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -41,11 +42,14 @@ def refuse_other_encoding(name: str, start: bytes, dialect: Dialect) -> None:
     :raises PermanentError: if they do.
     """
     found = UTF8 if start.startswith(UTF8_MARK) else wide_encoding_of(start)
-    is_wide = b"\0" in "id".encode(dialect.encoding)
-    if found is not None and not (dialect.is_utf8 if found == UTF8 else is_wide):
-        raise PermanentError(
-            f"{name} is {found.upper()}, not {dialect.encoding.upper()}; set {option({'encoding': found})}."
-        )
+    codec = codecs.lookup(dialect.encoding).name
+    if codec in (UTF16, UTF32) and found != codec:  # these need their mark
+        found = found or (UTF8 if _UNDECODED not in _decoded(start, UTF8) else _LIKELY)
+    elif found is None or (dialect.is_utf8 if found == UTF8 else b"\0" in "id".encode(codec)):
+        return
+    raise PermanentError(
+        f"{name} is {found.upper()}, not {dialect.encoding.upper()}; set {option({'encoding': found})}."
+    )
 
 
 def better_encoding(data: bytes, dialect: Dialect) -> str | None:
@@ -63,7 +67,8 @@ def better_encoding(data: bytes, dialect: Dialect) -> str | None:
 
 
 def _decoded(data: bytes, encoding: str) -> str:
-    return data.decode(encoding, "replace")
+    """Decode bytes, of which the last character may be cut off."""
+    return codecs.getincrementaldecoder(encoding)("replace").decode(data)
 
 
 def better_options(start: bytes, columns: Collection[str] | None, dialect: Dialect) -> dict[str, Any]:
