@@ -14,13 +14,17 @@ class InvalidCustomerError(ValueError):
     :param reason: what is wrong and what to do. Never a value of the row.
     :param field: the field at fault, None if it is the row as a whole.
     :param record: what the source could read of the row, if it could not make a record of it.
+    :param byte: the number of the byte at fault in the row's line, None if that is not known.
     """
 
-    def __init__(self, reason: str, field: str | None = None, *, record: object = None) -> None:
+    def __init__(
+        self, reason: str, field: str | None = None, *, record: object = None, byte: int | None = None
+    ) -> None:
         super().__init__(f"{printable_name(field)} {reason}" if field else reason)
         self.reason = reason
         self.field = field
         self.record = record
+        self.byte = byte
 
 
 def printable_name(name: str) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import struct
 from collections.abc import Mapping
-from contextlib import suppress
 from decimal import Decimal
 from itertools import chain
 from operator import itemgetter
@@ -21,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 MAX_DEPTH = 100  # a fixed limit: where Python's own recursion limit strikes depends on the caller
-_MAX_DIGITS = 100
-FIRST_HUGE_NUMBER = 10**_MAX_DIGITS  # Python does not even write a number of more than 4300 digits
+MAX_DIGITS = 100
+FIRST_HUGE_NUMBER = 10**MAX_DIGITS  # Python does not even write a number of more than 4300 digits
 FIRST_INEXACT_FLOAT = 2**53  # from here on a float skips whole numbers
 _FIRST_INEXACT_FLOAT32 = 2**24
 _FLOAT32 = struct.Struct("<f")
@@ -34,7 +32,7 @@ _LAST_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _NUL = "holds a NUL character"
 NOT_UTF8 = "is not UTF-8 text; save the source as UTF-8"
 NOT_FINITE = "holds NaN or an infinity, which JSON does not have; leave it out"
-_HUGE = f"holds a number of more than {_MAX_DIGITS} digits"
+_HUGE = f"holds a number of more than {MAX_DIGITS} digits"
 TOO_DEEP = "is nested too deeply"
 
 
@@ -117,7 +115,7 @@ def whole_number(value: float | Decimal) -> int | None:
         first_inexact = _FIRST_INEXACT_FLOAT32 if isinstance(value, Float32) else FIRST_INEXACT_FLOAT
         if abs(value) >= first_inexact:
             raise InvalidCustomerError("is a float so large that it has lost digits; read the column as text")
-    elif value.adjusted() >= _MAX_DIGITS:
+    elif value.adjusted() >= MAX_DIGITS:
         raise InvalidCustomerError(_HUGE)
     whole = int(value)
     return whole if whole == value else None
@@ -128,7 +126,7 @@ def decimal_text(value: float | Decimal) -> str:
     require_finite(value)
     number = Decimal(float.__repr__(value)) if isinstance(value, float) else value
     exponent = number.as_tuple().exponent
-    if max(number.adjusted(), 0) - min(int(exponent), 0) >= _MAX_DIGITS:
+    if max(number.adjusted(), 0) - min(int(exponent), 0) >= MAX_DIGITS:
         raise InvalidCustomerError(_HUGE)
     return format(number, "f")
 
@@ -260,31 +258,3 @@ def _are_plain_names(objects: Sequence[dict[Any, Any]], *, clean: bool) -> bool:
 
 
 _JSON_TYPES = {str, int, float, bool, type(None), list, dict}
-
-
-def decode_line(line: bytes) -> object:
-    """
-    Decode one JSON value.
-
-    What msgspec does not take, Python's decoder may (NaN, lone surrogates, numbers of any size): then the rules can say
-    which field is wrong, and a line has the verdict that it has in a JSON array.
-
-    :raises InvalidCustomerError: if it is not JSON.
-    """
-    with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
-        return _ANYTHING.decode(line)
-    text = line.decode(errors="surrogateescape")
-    try:
-        return PYTHON_DECODER.decode(text)
-    except RecursionError:
-        reason = "the row is nested too deeply"
-    except ValueError:
-        reason = "the line is not valid JSON"
-    raise InvalidCustomerError(reason, record=text)
-
-
-def _whole(digits: str) -> int:
-    return int(digits) if len(digits) <= _MAX_DIGITS + 1 else FIRST_HUGE_NUMBER  # which no rule accepts
-
-
-PYTHON_DECODER = json.JSONDecoder(parse_int=_whole)

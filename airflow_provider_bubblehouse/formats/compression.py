@@ -6,7 +6,8 @@ import gzip
 import io
 import re
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bubblehouse.errors import PermanentError
@@ -69,17 +70,12 @@ def _buffered(stream: Any) -> io.BufferedReader:
 
 
 def _zstd_module(name: str) -> Any:
-    try:
-        from compression import zstd  # Python 3.14
-    except ImportError:
-        try:
-            from backports import zstd
-        except ImportError:
-            raise PermanentError(
-                f"{name} is compressed with zstd, which needs Python 3.14 or: "
-                "pip install 'airflow-provider-bubblehouse[zstd]'"
-            ) from None
-    return zstd
+    for module in ("compression.zstd", "backports.zstd"):  # the first is part of Python 3.14
+        with suppress(ImportError):
+            return import_module(module)
+    raise PermanentError(
+        f"{name} is compressed with zstd, which needs Python 3.14 or: pip install 'airflow-provider-bubblehouse[zstd]'"
+    )
 
 
 def _refuse_other_kinds(name: str, start: bytes) -> None:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import io
 import re
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 from airflow_provider_bubblehouse.customers.records import blocks_of
-from airflow_provider_bubblehouse.customers.values import PYTHON_DECODER
 from airflow_provider_bubblehouse.errors import PermanentError
 from airflow_provider_bubblehouse.formats.blocks import BLOCK_BYTES, CHUNK_ROWS, MAX_ROW_BYTES, READ_BYTES
+from airflow_provider_bubblehouse.formats.json_text import (
+    CUT_OFF,
+    PYTHON_DECODER,
+    TOO_DEEP,
+    TRAILING_COMMA,
+    byte_of,
+    fault_of,
+)
 from airflow_provider_bubblehouse.sources.columns import id_column_of
 
 if TYPE_CHECKING:
@@ -33,7 +41,7 @@ def read_json(name: str, stream: BinaryIO, columns: Mapping[str, Path] | None) -
 
 
 def _read_rows(name: str, stream: BinaryIO) -> Iterator[list[object]]:
-    scanner = _JsonScanner(io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline=""))
+    scanner = _JsonScanner(stream)
     if not (start := scanner.next_token()):
         return
     if start != "[":
@@ -45,21 +53,43 @@ def _read_rows(name: str, stream: BinaryIO) -> Iterator[list[object]]:
         separator = scanner.take() if scanner.next_token() == "]" else ","
         while separator == ",":
             row += 1
+            if scanner.next_token() == "]":
+                raise _NotJsonError(TRAILING_COMMA)
             some.append(scanner.value())
             separator = scanner.take()
             if len(some) == CHUNK_ROWS or scanner.taken - begin >= READ_BYTES:
                 yield some
                 some, begin = [], scanner.taken
-        if separator != "]" or scanner.next_token():
-            raise ValueError
+        if separator != "]":
+            raise _NotJsonError(_NO_COMMA if separator else CUT_OFF, -len(separator))
+        if scanner.next_token():
+            raise _NotJsonError(_MORE)
         yield some
-    except (ValueError, RecursionError):
+    except _NotJsonError as error:
         raise PermanentError(
-            f"{name}, row {row}: the JSON array is broken or cut off here, so the rows after it cannot be read."
+            f"{name}, row {row}: the JSON array is broken at byte {scanner.byte(error.place)}, so the rows after it "
+            f"cannot be read ({error})."
         ) from None
 
 
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|["\[\]{}]', re.DOTALL)  # brackets in a text do not count
+
+
+_NO_COMMA = "two rows without a comma between them"
+_MORE = "more text after the end of the array"
+
+
+class _NotJsonError(ValueError):
+    """
+    A text is not JSON.
+
+    :param fault: why not.
+    :param place: where, in characters that are not taken yet; negative for those that are.
+    """
+
+    def __init__(self, fault: str, place: int = 0) -> None:
+        super().__init__(fault)
+        self.place = place
 
 
 class _JsonScanner:
@@ -69,8 +99,9 @@ class _JsonScanner:
     Python's own decoder, because ijson's turns what UTF-8 cannot hold into question marks.
     """
 
-    def __init__(self, text: io.TextIOBase) -> None:
-        self._text = text
+    def __init__(self, stream: BinaryIO) -> None:
+        self._dropped_bytes = stream.tell()
+        self._text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
         self._buffer = ""
         self._position = 0
         self._dropped = 0
@@ -79,6 +110,14 @@ class _JsonScanner:
     def taken(self) -> int:
         """How many characters have been taken."""
         return self._dropped + self._position
+
+    def byte(self, place: int) -> int:
+        """
+        Return the number of a byte in the file, the first one being 1.
+
+        :param place: how many characters it is after the last one that has been taken.
+        """
+        return self._dropped_bytes + byte_of(self._buffer, self._position + place)
 
     def next_token(self) -> str:
         """Skip blanks and return the next character without taking it, empty at the end."""
@@ -97,21 +136,30 @@ class _JsonScanner:
         return token
 
     def value(self) -> object:
-        """Take the next value; ValueError if there is none, or it is longer than 16 MiB."""
+        """
+        Take the next value.
+
+        :raises _NotJsonError: if there is none, or it is longer than 16 MiB.
+        """
         self.next_token()
         while True:
             try:
                 value, self._position = PYTHON_DECODER.raw_decode(self._buffer, self._position)
             except RecursionError:
                 return self._too_deep()
-            except ValueError:  # broken, or not all of it is read yet
+            except JSONDecodeError as error:  # broken, or not all of it is read yet
+                place = error.pos - self._position
                 if len(self._buffer) - self._position > MAX_ROW_BYTES or not self._read_more():
-                    raise
+                    raise _NotJsonError(fault_of(error), place) from None
             else:
                 return value
 
     def _too_deep(self) -> InvalidCustomerError:
-        """Skip a value that is nested too deeply to be decoded; ValueError if it has no end."""
+        """
+        Skip a value that is nested too deeply to be decoded.
+
+        :raises _NotJsonError: if it has no end.
+        """
         while True:
             depth = 0
             for match in _BRACKET.finditer(self._buffer, self._position):
@@ -120,13 +168,14 @@ class _JsonScanner:
                 depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
                 if not depth:
                     self._position = match.end()
-                    return InvalidCustomerError("the row is nested too deeply")
+                    return InvalidCustomerError(TOO_DEEP)
             if len(self._buffer) - self._position > MAX_ROW_BYTES or not self._read_more():
-                raise ValueError
+                raise _NotJsonError(CUT_OFF, len(self._buffer) - self._position)
 
     def _read_more(self) -> bool:
         rest = self._buffer[self._position :]
         more = self._text.read(max(BLOCK_BYTES, len(rest)))  # doubling: a long value is not decoded too often
         self._dropped += self._position
+        self._dropped_bytes += len(self._buffer[: self._position].encode(errors="surrogateescape"))
         self._buffer, self._position = rest + more, 0
         return bool(more)

@@ -16,9 +16,9 @@ from airflow_provider_bubblehouse.customers.blocks import Block, Columns, Rows
 from airflow_provider_bubblehouse.customers.fields import CanonicalFields, in_order, json_type
 from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 from airflow_provider_bubblehouse.customers.records import blocks_of, record_of
-from airflow_provider_bubblehouse.customers.values import decode_line
 from airflow_provider_bubblehouse.errors import PermanentError
 from airflow_provider_bubblehouse.formats.blocks import whole_lines
+from airflow_provider_bubblehouse.formats.json_text import decode_line
 from airflow_provider_bubblehouse.sources.columns import id_column_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def read_jsonl(
 
 
 def _rejected(name: str, text: bytes, columns: Mapping[str, Path] | None) -> Iterator[Block]:
-    rows = [_customer_in(_decoded(line)) for line in filter(None, map(bytes.strip, text.split(b"\n")))]
+    rows = [_customer_in(_decoded(line)) for line in filter(bytes.strip, text.split(b"\n"))]
     return blocks_of(rows, file=name, columns=columns, id_column=id_column_of(columns))
 
 
@@ -128,7 +128,7 @@ class _Lines:
 
     def _blocks_of_each(self, text: bytes) -> Iterator[Block]:
         """Yield rows of which one at least is not as expected."""
-        lines = list(filter(None, map(bytes.strip, text.split(b"\n"))))
+        lines = list(filter(bytes.strip, text.split(b"\n")))
         broken: dict[int, InvalidCustomerError] = {}
         expected = len(self._loose), self._extras
         try:

@@ -190,9 +190,9 @@ class InvalidRows:
         fault = self._faults.setdefault(kind, _Fault())
         fault.count += 1
         if len(fault.first_rows) < _ROWS_SHOWN:
-            fault.first_rows.append((file, number))
+            fault.first_rows.append((file, number if error.byte is None else f"{number} (byte {error.byte})"))
 
-    def faults(self) -> Iterator[tuple[str, int, list[tuple[str, int]]]]:
+    def faults(self) -> Iterator[tuple[str, int, list[tuple[str, int | str]]]]:
         """Yield what is wrong, with how many rows, and of the first of them file and number (see ``name_rows``)."""
         for kind, fault in self._faults.items():
             yield kind, fault.count, fault.first_rows
@@ -204,18 +204,18 @@ class InvalidRows:
 @dataclass(slots=True)
 class _Fault:
     count: int = 0
-    first_rows: list[tuple[str, int]] = field(default_factory=list)
+    first_rows: list[tuple[str, int | str]] = field(default_factory=list)
 
     def __str__(self) -> str:
         further = self.count - len(self.first_rows)
         return name_rows(self.first_rows) + (f" and {further} more" if further else "")
 
 
-def name_rows(rows: Iterable[tuple[str, int]]) -> str:
+def name_rows(rows: Iterable[tuple[str, int | str]]) -> str:
     """
     Return the words for rows, such as ``customers.csv, rows 1, 2``.
 
-    :param rows: of each its file, empty for a list, and its number there.
+    :param rows: of each its file, empty for a list, and its number there, which may be followed by a place in the row.
     """
     words = []
     for file, some in groupby(rows, key=itemgetter(0)):
