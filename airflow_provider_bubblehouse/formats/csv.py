@@ -283,7 +283,7 @@ class Table:
 
     def _wrong_width(self, row: list[str]) -> InvalidCustomerError:
         names = "the header" if self._dialect.column_names is None else "column_names"
-        reason = f"the row has {len(row)} cells, but {names} has {self._width}"
+        reason = f"the row has {len(row)} cell{'s' * (len(row) != 1)}, but {names} has {self._width}"
         if len(row) == 1 and (better := likely_delimiter(row[0], self._dialect)):
             reason += f"; set {option({'delimiter': better})}"
         return InvalidCustomerError(reason, record=row)

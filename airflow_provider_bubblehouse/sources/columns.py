@@ -96,7 +96,9 @@ def _other_case(names: Iterable[str], header: Sequence[str]) -> str:
 
 
 def _list_of(header: Sequence[str]) -> str:
-    """List columns; a name that is not of plain words may be data."""
+    """List columns, unless a row seems to be among them, as in a file whose line ends are lost."""
+    if any("@" in column or column.isdecimal() for column in header):
+        return "Values seem to be among its names of columns; are its line ends lost?"
     shown = [column for column in header if _PLAIN_WORDS.fullmatch(column)][:_COLUMNS_SHOWN]
     others = len(header) - len(shown)
     return f"It has: {', '.join(shown)}{f' and {others} more' if others else ''}."

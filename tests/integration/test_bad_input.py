@@ -8,9 +8,10 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import assume, given, strategies as st
 
 from airflow_provider_bubblehouse.exceptions import BubblehouseError, BubblehousePermanentError
+from airflow_provider_bubblehouse.formats.dialect import Dialect
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
 
@@ -31,6 +32,7 @@ FILES = {
 }
 NOISE = [
     *(b"\x00", b"\xff", b"\xc3", b"\n", b"\r", b",", b'"', b"{", b"}", b"[", b"]", b":", b"\\", b"\\ud800", b"null"),
+    *(b";", b"\t", b"'", b"\\N", b"\xff\xfe", b"\x1f\x8b", b"\r\n", b"PK\x03\x04"),
     *(b"1e999", b"-", b"NaN", b'{"id":', b"gid://", b"\xef\xbb\xbf", b" ", b"[" * 2000, b"9" * 5000),
 ]
 
@@ -57,34 +59,75 @@ def outcome(operator: UpdateCustomersOperator) -> tuple[dict | None, Bubblehouse
         return error.summary, error
 
 
+def check_outcome(sandbox, folder, **parameters) -> None:
+    """Push a file, and check that any error is one of this package's, shows no value, and that no row is lost."""
+    sandbox.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", sandbox.connection())
+        operator = UpdateCustomersOperator(
+            task_id="push", batch_size=2, timezone="Europe/Berlin", rejected_path=folder / "rejected", **parameters
+        )
+        summary, error = outcome(operator)
+    if error is not None:
+        assert SENTINEL not in str(error)
+        assert error.__cause__ is None
+        assert parameters["on_invalid"] == "skip" or sandbox.calls == []
+    if summary is not None:  # None: the file could not even be opened
+        assert summary["read"] == sum(summary[name] for name in ("accepted", "rejected", "invalid", "unsent"))
+        assert summary["accepted"] == sum(call.rows for call in sandbox.calls)
+
+
 @pytest.mark.parametrize("on_invalid", ["fail", "skip"])
 @pytest.mark.parametrize("file_format", FILES)
 @given(data=st.data())
 def test_mutated_files_end_in_this_packages_errors_only_and_lose_no_row(
     running_sandbox, folder, file_format, on_invalid, data
 ):
-    running_sandbox.clear()
     path = folder / f"a.{file_format}"
     path.write_bytes(data.draw(mutated(FILES[file_format])))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", running_sandbox.connection())
-        operator = UpdateCustomersOperator(
-            task_id="push",
-            path=str(path),
-            file_format=file_format,
-            on_invalid=on_invalid,
-            batch_size=2,
-            timezone="Europe/Berlin",
-            rejected_path=folder / "rejected",
-        )
-        summary, error = outcome(operator)
-    if error is not None:
-        assert SENTINEL not in str(error)
-        assert error.__cause__ is None
-        assert on_invalid == "skip" or running_sandbox.calls == []
-    if summary is not None:  # None: the file could not even be opened
-        assert summary["read"] == sum(summary[name] for name in ("accepted", "rejected", "invalid", "unsent"))
-        assert summary["accepted"] == sum(call.rows for call in running_sandbox.calls)
+    check_outcome(running_sandbox, folder, path=path, file_format=file_format, on_invalid=on_invalid)
+
+
+ENCODINGS = ["utf-8", "ascii", "cp1252", "utf-16", "utf-16-be", "utf-32", "utf-7", "shift_jis", "gb18030", "iso2022_jp"]
+ENCODINGS += ["hz", "cp037", "koi8_r", "unicode_escape", "raw_unicode_escape", "big5hkscs", "johab"]
+NAMES = ["id", "email", "first_name"]
+dialects = st.fixed_dictionaries(
+    {},
+    optional={
+        "delimiter": st.sampled_from(";\t| ,é\x01"),
+        "encoding": st.sampled_from(ENCODINGS),
+        "quote_char": st.sampled_from(["'", '"', None]),
+        "escape_char": st.sampled_from(["\\", "'", "e"]),
+        "null_values": st.sampled_from([["J"], ["\\N", "null", ""]]),
+        "column_names": st.sampled_from([NAMES, ["email", "x"], ["x", "id"]]),
+        "skip_rows": st.integers(0, 7),
+    },
+)
+
+
+@pytest.mark.parametrize("on_invalid", ["fail", "skip"])
+@given(
+    dialect=dialects,
+    written=dialects,
+    column_map=st.sampled_from(
+        [None, {"id": "id"}, {"Id": "id"}, {"id": "Id"}, {"email": "id", "first_name": "extras.x"}]
+    ),
+    data=st.data(),
+)
+def test_mutated_csv_files_in_any_dialect_end_in_this_packages_errors_only_and_lose_no_row(
+    running_sandbox, folder, on_invalid, dialect, written, column_map, data
+):
+    try:
+        Dialect.of(dialect)
+    except BubblehousePermanentError:
+        assume(False)
+    delimiter, quote = written.get("delimiter", ","), written.get("quote_char") or ""
+    lines = [NAMES, *([row["id"], row["email"], "J"] for row in ROWS)]
+    text = "".join(delimiter.join(quote + cell + quote for cell in line) + "\n" for line in lines)
+    content = text.encode(written.get("encoding", "utf-8"), "ignore")
+    path = folder / "a.csv"
+    path.write_bytes(data.draw(mutated(content) | st.just(content)))
+    check_outcome(running_sandbox, folder, path=path, csv=dialect, column_map=column_map, on_invalid=on_invalid)
 
 
 no_customer = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists)

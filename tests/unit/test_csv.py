@@ -94,10 +94,10 @@ def test_names_of_columns_lose_their_escapes_too():
 )
 def test_row_numbers_count_neither_skipped_lines_nor_header_nor_blank_lines(content, options):
     with_header = b"note\n\nid;phone\n" + content
-    assert faults(source(with_header, skip_rows=2, **options)) == {3: "the row has 1 cells, but the header has 2"}
+    assert faults(source(with_header, skip_rows=2, **options)) == {3: "the row has 1 cell, but the header has 2"}
     without = b"note\n\n" + content
     assert faults(source(without, skip_rows=2, column_names=["id", "phone"], **options)) == {
-        3: "the row has 1 cells, but column_names has 2"
+        3: "the row has 1 cell, but column_names has 2"
     }
 
 
@@ -191,7 +191,7 @@ def test_a_file_in_another_dialect_is_refused_with_the_option_to_set(content, op
         (b"1,J\x81ne\n", {}, "save the source as UTF-8, or set its encoding in csv"),
         (b"1,J\x81ne\n", {"encoding": "cp1252"}, "first_name is not CP1252 text; set its encoding in csv"),
         ("1,Jäne\n".encode(), {"encoding": "ascii"}, 'is not ASCII text; set csv={"encoding": "utf-8"}'),
-        (b"1;Jane;x\n", {}, 'the row has 1 cells, but column_names has 2; set csv={"delimiter": ";"}'),
+        (b"1;Jane;x\n", {}, 'the row has 1 cell, but column_names has 2; set csv={"delimiter": ";"}'),
     ],
 )
 def test_a_row_in_another_dialect_is_invalid_and_names_the_option_to_set(content, options, said):
@@ -221,9 +221,14 @@ def test_a_column_whose_name_is_not_utf8_says_which_encoding_would_do():
         ("CustomerId,Mail", {"id": "CustomerId", "email": "Mail"}, "The map looks reversed: it goes from a column to"),
         ("CustomerId,id", {"email": "id"}, "The map looks reversed"),
         (
-            "CustomerId,First Name,j@example.com",
+            "CustomerId,First Name,Größe,#",
             {"CustomerId": "id", "City": "x"},
-            "has: CustomerId, First Name and 1 m",
+            "CustomerId, First Name, Größe and 1 more",
+        ),
+        (
+            "CustomerId,City1,j@example.com,Jane2",
+            {"CustomerId": "id", "City": "x"},
+            "Values seem to be among its names",
         ),
         ("first_name,phone,City", None, "no column for id or email; name the column in column_map. It has: first_name"),
         ("Jane,phone", None, "no column for id or email; name the column in column_map. If the file has no header"),
@@ -289,7 +294,7 @@ PIECES = [
     "é",
     "x;y",
     '";"',
-    "\x00",
+    "\x1f",
 ]
 
 
