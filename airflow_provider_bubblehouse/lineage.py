@@ -11,6 +11,7 @@ import logging
 import posixpath
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bubblehouse.api.names import openlineage_name
@@ -37,11 +38,13 @@ class Lineage:
     :param inputs: by the URL of each dataset, how many files it has, and how many of their rows were read, if known.
     :param output: the URI of the shop's customers; None if the push writes nothing.
     :param accepted: how many rows the API accepted. All rows are those of this try: each is a run of its own.
+    :param unchanged: how many rows did not have to be sent.
     """
 
     inputs: Mapping[str, tuple[int, int | None]]
     output: str | None
     accepted: int
+    unchanged: int
 
 
 def lineage_of(push: Push, *, output: str | None) -> Lineage:
@@ -59,6 +62,7 @@ def lineage_of(push: Push, *, output: str | None) -> Lineage:
         },
         output=output,
         accepted=push.report.summary.accepted_now,
+        unchanged=push.report.summary.unchanged_now,
     )
 
 
@@ -77,9 +81,26 @@ def openlineage_of(lineage: Lineage | None) -> OperatorLineage[Any, Any]:
     outputs: list[Any] = []
     if lineage.output is not None:
         namespace, name = openlineage_name(lineage.output)
-        statistics = OutputStatisticsOutputDatasetFacet(rowCount=lineage.accepted)
-        outputs.append(OutputDataset(namespace=namespace, name=name, outputFacets={"outputStatistics": statistics}))
+        facets = {
+            "outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=lineage.accepted),
+            "bubblehouse_customers": _counts_facet()(accepted=lineage.accepted, unchanged=lineage.unchanged),
+        }
+        outputs.append(OutputDataset(namespace=namespace, name=name, outputFacets=facets))
     return OperatorLineage(inputs=[_input(url, *counts) for url, counts in lineage.inputs.items()], outputs=outputs)
+
+
+@cache
+def _counts_facet() -> Any:
+    """Return the class of a facet of this package's own: none of the standard ones has a place for unchanged rows."""
+    from attr import define
+    from openlineage.client.facet_v2 import OutputDatasetFacet
+
+    @define(kw_only=True)
+    class CustomersOutputDatasetFacet(OutputDatasetFacet):
+        accepted: int
+        unchanged: int
+
+    return CustomersOutputDatasetFacet
 
 
 def _input(url: str, files: int, rows: int | None) -> Any:

@@ -63,6 +63,11 @@ def operator(port: int, **options: Any) -> int:
 
 def run_operator(push: Any, port: int) -> int:
     """Execute an operator, and return how many customers were accepted."""
+    return int(summary_of(push, port)["accepted"])
+
+
+def summary_of(push: Any, port: int) -> dict[str, Any]:
+    """Execute an operator, and return its summary."""
     from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
     _load_what_a_worker_has()
@@ -73,7 +78,8 @@ def run_operator(push: Any, port: int) -> int:
     UpdateCustomersOperator(task_id="warm_up", customers=[{"id": "1"}]).execute(_context())
     context = _context()
     measure_from_here()
-    return int(push.execute(context)["accepted"])
+    summary: dict[str, Any] = push.execute(context)
+    return summary
 
 
 def _context() -> Any:

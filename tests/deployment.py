@@ -275,6 +275,20 @@ class Deployment:
             json={"dry_run": False, "dag_run_id": run.run_id, "task_ids": [task_id], "only_failed": False},
         )
 
+    def answer(self, run: Run, task_id: str, option: str) -> str:
+        """Wait until a task asks a person, choose an option, and return the question."""
+        self.wait(run, task_id, states={"awaiting_input", "deferred"})
+        # Airflow fails a task that continues before the scheduler has read that its first process ended.
+        ended = f"task_id='{task_id}', run_id='{run.run_id}'"
+        self.poll(
+            lambda: any("Received executor event" in line and ended in line for line in self._scheduler_lines()),
+            f"the scheduler has read that {task_id} waits",
+        )
+        path = f"{self._task_path(run, task_id, -1)}/-1/hitlDetails"
+        question: str = self.api("GET", path)["subject"]
+        self.api("PATCH", path, json={"chosen_options": [option], "params_input": {}})
+        return question
+
     def task_process(self, run: Run, task_id: str, *, try_number: int = 0, map_index: int = -1) -> psutil.Process:
         """
         Wait until a task runs, and return its own process; that process's ``parent()`` is its supervisor.
@@ -353,6 +367,9 @@ class Deployment:
     def _task_path(run: Run, task_id: str, map_index: int) -> str:
         index = f"/{map_index}" if map_index >= 0 else ""
         return f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task_id}{index}"
+
+    def _scheduler_lines(self) -> list[str]:
+        return (self.home / "scheduler.out").read_text(errors="replace").splitlines()
 
     def _healthy(self) -> bool:
         try:

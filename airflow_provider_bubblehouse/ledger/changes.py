@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_provider_bubblehouse.errors import BubblehouseError, BubblehouseTransientError, PermanentError
-from airflow_provider_bubblehouse.ledger.entries import Entries, hash_of, is_whole
+from airflow_provider_bubblehouse.ledger.entries import Entries, hashes_of, is_whole
 from airflow_provider_bubblehouse.ledger.folder import GoneError, LedgerTakenError
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ class Changes:
                 "Some rows have an id and others only an email, so one person could have two entries in the ledger; "
                 "nothing was sent. Split the source in two, each with a ledger_path of its own, if nobody is in both."
             )
-        keys = [hash_of(identity.encode()) for identity in identities]
+        keys = _keys(identities)
         if self._deletes:
             unchanged = [False] * len(keys)
             self._entries.remove(keys)
         else:
-            unchanged = self._entries.find_unchanged(keys, [hash_of(customer) for customer in customers])
+            unchanged = self._entries.find_unchanged(keys, hashes_of(customers))
         self._mark([number for number, same in zip(numbers, unchanged, strict=True) if not same])
         array("q", [key for key, same in zip(keys, unchanged, strict=True) if not same]).tofile(self._pending)
 
@@ -100,9 +100,8 @@ class Changes:
 
     def changed_places(self, numbers: Sequence[int]) -> list[int]:
         """Return the places in ``numbers`` of the rows to send, in the second pass."""
-        if not numbers or not any(self._changed[numbers[0] >> 3 : (numbers[-1] >> 3) + 1]):
-            return []
-        return [place for place, number in enumerate(numbers) if self._is_marked(number)]
+        marked = self._marked(numbers[0], numbers[-1]) if numbers else ()
+        return [place for place, number in enumerate(numbers) if number in marked] if marked else []
 
     def send(self, numbers: Sequence[int], identities: Sequence[str], customers: Sequence[bytes]) -> None:
         """
@@ -110,10 +109,10 @@ class Changes:
 
         Parameters as of ``survey``.
         """
-        keys = [hash_of(identity.encode()) for identity in identities]
+        keys = _keys(identities)
         self._entries.remove(keys)
-        for number, key, customer in zip(numbers, keys, customers, strict=True):
-            self._sent[number] = key, hash_of(customer)
+        for number, key, customer in zip(numbers, keys, hashes_of(customers), strict=True):
+            self._sent[number] = key, customer
             self._newest[key] = number
 
     def complete(self, numbers: Sequence[int], *, accepted: bool) -> None:
@@ -216,9 +215,20 @@ class Changes:
         for number in numbers:
             self._changed[number >> 3] |= 1 << (number & 7)
 
-    def _is_marked(self, number: int) -> bool:
-        place = number >> 3
-        return place < len(self._changed) and bool(self._changed[place] & 1 << (number & 7))
+    def _marked(self, first: int, last: int) -> set[int]:
+        """Return the numbers of the changed rows from one row to another, and of some next to them."""
+        start = first >> 3
+        return {
+            place << 3 | bit
+            for place, byte in enumerate(self._changed[start : (last >> 3) + 1], start)
+            if byte
+            for bit in range(8)
+            if byte >> bit & 1
+        }
+
+
+def _keys(identities: Sequence[str]) -> Sequence[int]:
+    return hashes_of(map(str.encode, identities))
 
 
 def _read_keys(path: Path) -> Iterator[list[int]]:

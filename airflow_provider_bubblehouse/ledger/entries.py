@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from hashlib import blake2b
+from struct import unpack
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,9 +24,10 @@ _OF_KEYS = "FROM entries WHERE identity IN (SELECT value FROM json_each(?))"
 _SIZE_AT, _PAGE_SIZE_AT = slice(28, 32), slice(16, 18)  # in the header of a SQLite file
 
 
-def hash_of(data: bytes) -> int:
-    """Return a hash of 8 bytes as SQLite stores it, the same in every process."""
-    return int.from_bytes(blake2b(data, digest_size=_HASH_BYTES).digest(), "big", signed=True)
+def hashes_of(texts: Iterable[bytes]) -> Sequence[int]:
+    """Return for each text a hash of 8 bytes as SQLite stores it, the same in every process."""
+    digests = [blake2b(text, digest_size=_HASH_BYTES).digest() for text in texts]
+    return unpack(f">{len(digests)}q", b"".join(digests))
 
 
 def is_whole(path: Path) -> bool:
@@ -51,6 +53,8 @@ class Entries:
     def __init__(self, path: Path, *, today: int, days: int) -> None:
         self._today = today
         self._days = days
+        # The entries of one day end on different days: not all customers are sent again together.
+        self._spread = days // 2 + 1
         self._database = sqlite3.connect(path, isolation_level=None)
         try:
             self._open()
@@ -85,10 +89,11 @@ class Entries:
         :param identities: the hash of each identity.
         :param customers: the hash of each customer's JSON.
         """
+        today, days, spread = self._today, self._days, self._spread
         found = {
             identity: customer
             for identity, customer, day in self._select(identities)
-            if 0 <= self._today - day <= self._lifetime(identity)
+            if 0 <= today - day <= days - identity % spread
         }
         unchanged = []
         for identity, customer in zip(identities, customers, strict=True):
@@ -99,17 +104,12 @@ class Entries:
         self.remove(identity for identity, customer in found.items() if customer is None)
         return unchanged
 
-    def _select(self, identities: Sequence[int]) -> Iterable[tuple[int, Any, int]]:
+    def _select(self, identities: Sequence[int]) -> list[tuple[int, Any, int]]:
+        found = []
         for start in range(0, len(identities), _KEYS):
             keys = msgspec.json.encode(identities[start : start + _KEYS]).decode()
-            yield from self._database.execute(
-                "SELECT identity, customer, day FROM entries WHERE identity IN (SELECT value FROM json_each(?))",
-                (keys,),
-            )
-
-    def _lifetime(self, identity: int) -> int:
-        """Spread the end of entries that were written on one day: not all customers are to be sent again together."""
-        return self._days - identity % (self._days // 2 + 1)
+            found += self._database.execute(f"SELECT identity, customer, day {_OF_KEYS}", (keys,)).fetchall()
+        return found
 
     def remove(self, identities: Iterable[int]) -> None:
         """Remove the entries of some customers."""

@@ -12,9 +12,12 @@ from urllib.parse import urlsplit
 from airflow_provider_bubblehouse.airflow_compat import BaseOperator
 from airflow_provider_bubblehouse.api.details import from_json
 from airflow_provider_bubblehouse.exceptions import (
+    BubblehouseError,
     BubblehousePermanentError,
     BubblehouseTransientError,
+    add_counts,
     add_no_retries_hint,
+    shorten_tracebacks,
 )
 from airflow_provider_bubblehouse.formats import FILE_FORMATS
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
@@ -288,12 +291,23 @@ class _CustomersOperator(_SourceOperator):
             self._push = self._prepare(context)
             if self._is_killed:
                 self._push.stop()
-            return self._push.run()
-        except BubblehouseTransientError as error:
-            add_no_retries_hint(error, context)
-            raise
+            summary = self._push.run()
+        except BubblehouseError as error:
+            if isinstance(error, BubblehouseTransientError):
+                add_no_retries_hint(error, context)
+            add_counts(error)
+            shorten_tracebacks(error)
+            raise error  # noqa: TRY201  a bare raise would leave out this frame, too
         finally:
             self._finish()
+        self._add_to_asset_event(context, summary)
+        return summary
+
+    def _add_to_asset_event(self, context: Context, summary: Mapping[str, Any]) -> None:
+        """Add the counts to the event of the shop's asset, if it is an outlet; Airflow stores it on success only."""
+        for outlet in self.outlets:
+            if self._output is not None and getattr(outlet, "uri", None) == self._output:
+                context["outlet_events"][outlet].extra.update(summary)
 
     def _finish(self) -> None:
         """Report lineage, and keep nothing of the push but its counts: Airflow copies operators."""
@@ -350,7 +364,7 @@ class _CustomersOperator(_SourceOperator):
             resume=None if connection is None else self._resume(context, connection),
             rejected_rows=self._rejected_rows(context),
             changes=None if connection is None else self._changes(context, connection),
-            report=Report(count=Stats.incr),
+            report=Report(count=Stats.incr, measure=Stats.timing),
             is_orphan=orphan_check(context),
         )
 

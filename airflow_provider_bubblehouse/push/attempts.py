@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -50,12 +51,12 @@ class Attempts:
     pacer: Pacer
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def call(self, send: Callable[[], T], *, on_call: Callable[[bool], None]) -> T:
+    def call(self, send: Callable[[], T], *, on_call: Callable[[bool, float], None]) -> T:
         """
         Call until it goes through.
 
         :param send: makes the call.
-        :param on_call: called after each call with whether it was one more for the same data.
+        :param on_call: called after each call with whether it repeats an earlier one, and how many seconds it took.
         :return: what ``send`` returned.
         :raises BubblehouseError: the last call's, with ``attempts`` set.
         """
@@ -64,16 +65,17 @@ class Attempts:
         def call_once() -> T:
             nonlocal made, began
             began = self.pacer.wait_for_turn()
+            started = time.monotonic()
             try:
                 result = send()
             except BubblehouseError as error:
                 if not isinstance(error, PermanentError) or error.status is not None:
-                    on_call(made > 0)
+                    on_call(made > 0, time.monotonic() - started)
                     made += 1
                 error.attempts = made
                 raise
+            on_call(made > 0, time.monotonic() - started)
             self.pacer.note_accepted()
-            on_call(made > 0)
             return result
 
         def call_within_rate_limit() -> T:

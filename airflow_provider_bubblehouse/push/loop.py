@@ -168,7 +168,7 @@ class Loop:
     def _handle(self, event: Event) -> Exception | None:
         """Handle an event, and return the error that the push has to end with, None if it goes on."""
         if isinstance(event, CallMade):
-            self._report.add_call(again=event.again)
+            self._report.add_call(again=event.again, seconds=event.seconds)
             return None
         if isinstance(event, Stop):
             return StoppedError(event.reason)

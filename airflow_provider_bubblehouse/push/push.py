@@ -127,7 +127,7 @@ class Push:
         finally:
             self._loop.stop_saving()
             self._counts()
-            self.report.log_summary()
+            self.report.finish()
 
     def _run_or_save(self) -> None:
         try:
@@ -202,7 +202,8 @@ class Push:
         # Without lanes nothing is sent. Lanes at 0 would be saved, and the next try would send the rejected rows again.
         summary.state = State(lanes or (), resumed.rejection)
         summary.read, summary.invalid = resumed.read, resumed.invalid
-        summary.resumed_at, summary.accepted_before = summary.state.completed, summary.state.accepted
+        summary.resumed_at = summary.state.completed
+        summary.accepted_before, summary.unchanged_before = summary.state.accepted, summary.state.unchanged
         if resumed.lanes is not None:
             log.info("Earlier tries have completed %d rows; the push continues after them.", summary.resumed_at)
 

@@ -6,6 +6,7 @@ import logging
 import time
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ class Summary:
     :param state: what all tries have completed.
     :param resumed_at: how many rows earlier tries had completed.
     :param accepted_before: how many of them the API had accepted.
+    :param unchanged_before: how many of them were unchanged.
     :param batches: how many batches this try completed, or in a dry run created.
     :param calls: how many calls this try made, repeated ones included.
     :param retries: how many of them were repeated.
@@ -49,6 +51,7 @@ class Summary:
     state: State = field(default_factory=State)
     resumed_at: int = 0
     accepted_before: int = 0
+    unchanged_before: int = 0
     batches: int = 0
     calls: int = 0
     retries: int = 0
@@ -59,6 +62,11 @@ class Summary:
     def accepted_now(self) -> int:
         """How many rows the API has accepted in this try."""
         return self.state.accepted - self.accepted_before
+
+    @property
+    def unchanged_now(self) -> int:
+        """How many rows did not have to be sent in this try."""
+        return self.state.unchanged - self.unchanged_before
 
     @property
     def rows_per_second(self) -> float:
@@ -88,14 +96,21 @@ class Report:
     Counts, logs and measures what happens to the rows.
 
     :param count: increments a metric.
+    :param measure: adds a duration to a metric.
     """
 
-    def __init__(self, *, count: Callable[[str, int], None] = lambda _name, _number: None) -> None:
+    def __init__(
+        self,
+        *,
+        count: Callable[[str, int], None] = lambda _name, _number: None,
+        measure: Callable[[str, timedelta], None] = lambda _name, _duration: None,
+    ) -> None:
         self.summary = Summary()
         self.invalid_rows = InvalidRows()
         self.places = Places()
         self.rows_by_file: Counter[str] | None = None  # once a pass has read the whole source
         self._count = count
+        self._measure = measure
 
     def add_invalid(self, rows: Sequence[InvalidRow]) -> None:
         """Report invalid rows."""
@@ -103,10 +118,11 @@ class Report:
             self.invalid_rows.add(*self.places.of(row.number), row.error)
         self._count("bubblehouse.customers.invalid", len(rows))
 
-    def add_call(self, *, again: bool) -> None:
-        """Report a call; ``again`` says that it repeats an earlier one."""
+    def add_call(self, *, again: bool, seconds: float) -> None:
+        """Report a call and how long it took; ``again`` says that it repeats an earlier one."""
         self.summary.calls += 1
         self._count("bubblehouse.calls", 1)
+        self._measure("bubblehouse.call.duration", timedelta(seconds=seconds))  # its unit is Airflow's setting
         if again:
             self.summary.retries += 1
             self._count("bubblehouse.retries", 1)
@@ -132,8 +148,10 @@ class Report:
             "" if share_read is None else f", {share_read:.0%} of the source read",
         )
 
-    def log_summary(self) -> None:
-        """Log the invalid rows and the counts."""
+    def finish(self) -> None:
+        """Report the unchanged rows, and log the invalid rows and the counts."""
+        if self.summary.unchanged_now:
+            self._count("bubblehouse.customers.unchanged", self.summary.unchanged_now)
         if self.invalid_rows.count:
             log.warning("Invalid rows: %s", self.invalid_rows)
         log.info("Summary of the push: %s", self.summary.as_dict())

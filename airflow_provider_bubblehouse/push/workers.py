@@ -29,9 +29,10 @@ _JOIN_TIMEOUT = 0.5  # seconds for a call whose socket was closed to end; its th
 
 @dataclass(frozen=True, slots=True)
 class CallMade:
-    """A worker has made a call. ``again`` says that it repeats an earlier one."""
+    """A worker has made a call, which took some seconds. ``again`` says that it repeats an earlier one."""
 
     again: bool
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ class Workers:
         try:
             self._attempts.call(
                 lambda: client.call(UPDATE_CUSTOMERS, batch.body, debug=self._debug),
-                on_call=lambda again: self._events.put(CallMade(again)),
+                on_call=lambda again, seconds: self._events.put(CallMade(again, seconds)),
             )
         except Exception as error:  # noqa: BLE001  whatever it is, the push's own thread raises it
             return error

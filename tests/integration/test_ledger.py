@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from airflow_provider_bubblehouse.exceptions import (
     BubblehouseTransientError,
 )
 from airflow_provider_bubblehouse.ledger.changes import Changes
-from airflow_provider_bubblehouse.ledger.entries import FORMAT, Entries, hash_of, is_whole
+from airflow_provider_bubblehouse.ledger.entries import FORMAT, Entries, hashes_of, is_whole
 from airflow_provider_bubblehouse.ledger.folder import LedgerFolder
 from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
@@ -193,9 +194,8 @@ def test_a_deletion_removes_the_entry_so_that_a_return_is_sent(sandbox, folder):
 def test_a_rejected_batch_has_no_entry(sandbox, folder, tmp_path):
     sandbox.script("ok", "400")
     pushing_fails(BubblehouseRejectedError, folder, customers=people(30), on_rejected="continue")
-    assert {hash_of(str(number).encode()) for number in [*range(1, 11), *range(21, 31)]} == set(
-        stored(folder, tmp_path)
-    )
+    accepted = hashes_of(str(number).encode() for number in [*range(1, 11), *range(21, 31)])
+    assert set(accepted) == set(stored(folder, tmp_path))
     assert push(folder, customers=people(30))["accepted"] == 10
 
 
@@ -217,12 +217,16 @@ def test_entries_end_after_some_days_and_none_is_from_the_future(sandbox, folder
 
 
 def test_entries_of_one_day_do_not_all_end_on_one_day(tmp_path):
-    entries = Entries(tmp_path / "a", today=TODAY, days=DAYS)
-    ends = [entries._lifetime(hash_of(str(number).encode())) for number in range(10_000)]
-    counts = [ends.count(day) for day in range(DAYS + 1)]
-    assert min(ends) >= DAYS // 2
-    assert max(ends) == DAYS
-    assert max(counts) < 1000
+    keys = hashes_of(str(number).encode() for number in range(10_000))
+    Entries(tmp_path / "a", today=TODAY, days=DAYS).write((key, 0) for key in keys)
+    left = []
+    for later in range(DAYS + 2):
+        copied = tmp_path / str(later)
+        copied.write_bytes((tmp_path / "a").read_bytes())
+        left.append(sum(Entries(copied, today=TODAY + later, days=DAYS).find_unchanged(keys, [0] * len(keys))))
+    assert left[: DAYS // 2 + 1] == [10_000] * (DAYS // 2 + 1)
+    assert left[DAYS + 1] == 0
+    assert max(before - after for before, after in itertools.pairwise(left)) < 1000
 
 
 def test_unchanged_does_not_renew_an_entry(sandbox, folder):
@@ -353,7 +357,7 @@ def test_a_ledger_of_a_newer_version_is_refused(sandbox, folder, tmp_path):
 def test_an_exported_ledger_is_whole_and_small(tmp_path):
     entries = Entries(tmp_path / "a", today=TODAY, days=DAYS)
     for start in range(0, 50_000, 500):
-        entries.write((hash_of(str(number).encode()), number) for number in range(start, start + 500))
+        entries.write((key, 0) for key in hashes_of(str(number).encode() for number in range(start, start + 500)))
     entries.export(tmp_path / "b")
     assert is_whole(tmp_path / "b")
     assert (tmp_path / "b").stat().st_size <= 40 * 50_000

@@ -63,6 +63,8 @@ with DAG(
         UpdateCustomersOperator(task_id="of_many_files", path="{folder}/many/*.csv"),
         UpdateCustomersOperator(task_id="of_xcom", customers=rows()),
         of_function(),
+        UpdateCustomersOperator(task_id="all_changed", path="{folder}/six.csv", ledger_path="{folder}/ledger"),
+        UpdateCustomersOperator(task_id="one_changed", path="{folder}/changed.csv", ledger_path="{folder}/ledger"),
         DeleteCustomersOperator(task_id="deletion", path="{folder}/good-2.csv", max_customers=1),
     ]
     for before, after in zip(tasks, tasks[1:]):
@@ -105,6 +107,10 @@ class Lineage(NamedTuple):
             for one in self.ends(task_id)[of_try]["inputs"]
         ]
 
+    def unchanged(self, task_id: str) -> dict | None:
+        """Return the counts of this package's own facet."""
+        return shown(self.ends(task_id)[0]["outputs"][0]["outputFacets"], "bubblehouse_customers")
+
     def outputs(self, task_id: str, of_try: int = 0) -> list[tuple[str, str, dict | None]]:
         return [
             (one["namespace"], one["name"], shown(one.get("outputFacets"), "outputStatistics"))
@@ -130,6 +136,7 @@ def lineage(running_sandbox, airflow_database, tmp_path_factory) -> Lineage:
     (folder / "good-1.csv").write_text("id,first_name\nsentinel-1,Sentinel\nsentinel-2,Sentinel\n")
     (folder / "good-2.csv").write_text("id,first_name\nsentinel-3,Sentinel\n")
     (folder / "six.csv").write_text("id\n" + "".join(f"sentinel-{number}\n" for number in range(6)))
+    (folder / "changed.csv").write_text("id\n" + "".join(f"sentinel-{number}\n" for number in range(1, 7)))
     (folder / "invalid.csv").write_text("id,deleted\nsentinel-1,true\nsentinel-2,Sentinel\n")
     for number in range(60):
         (folder / "many" / f"{number}.csv").write_text(f"id\nsentinel-{number}\n")
@@ -202,6 +209,12 @@ def test_rows_that_come_from_no_file_have_no_input(lineage, task_id):
 def test_a_deletion_is_told_like_an_update(lineage):
     assert lineage.inputs("deletion") == [("file", f"{lineage.folder}/good-2.csv", {"rowCount": 1, "fileCount": 1})]
     assert lineage.outputs("deletion") == lineage.customers(1)
+
+
+@pytest.mark.parametrize(("task_id", "accepted", "unchanged"), [("all_changed", 6, 0), ("one_changed", 1, 5)])
+def test_unchanged_rows_are_counted_beside_those_accepted(lineage, task_id, accepted, unchanged):
+    assert lineage.outputs(task_id) == lineage.customers(accepted)
+    assert lineage.unchanged(task_id) == {"accepted": accepted, "unchanged": unchanged}
 
 
 def test_a_function_that_calls_the_hook_is_told_by_airflows_hook_lineage(lineage):

@@ -389,27 +389,6 @@ def test_progress_is_logged_while_it_runs_and_a_summary_at_the_end(sandbox, capl
     assert len([line for line in lines if line.startswith("Summary of the push")]) == 1
 
 
-def test_metrics_are_counted(sandbox, monkeypatch, no_waits):
-    counted: dict[str, int] = defaultdict(int)
-
-    def incr(name, count=1, **_kwargs):
-        counted[name] += count
-
-    from airflow_provider_bubblehouse.airflow_compat import Stats
-
-    monkeypatch.setattr(Stats, "incr", incr)
-    sandbox.script("503", "ok", "400")
-    rows = [*people(20), {"first_name": "nobody"}, *people(4, first=21)]
-    failed(BubblehouseRejectedError, customers=rows, batch_size=10, on_invalid="skip", on_rejected="continue")
-    assert counted == {
-        "bubblehouse.customers.accepted": 14,
-        "bubblehouse.customers.rejected": 10,
-        "bubblehouse.customers.invalid": 1,
-        "bubblehouse.calls": 4,
-        "bubblehouse.retries": 1,
-    }
-
-
 def test_a_refused_batch_is_told_by_file_and_rows_and_no_value_is_shown(sandbox, tmp_path, caplog):
     for number, name in enumerate(("a", "b")):
         write_lines(tmp_path / f"{name}.jsonl", [{"id": f"sentinel{number}{row}"} for row in range(15)])

@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).parents[2] / "dags_examples"
 # How many customers, deleted ones included, an example leaves in an empty sandbox.
 CUSTOMERS_AFTER = {
     "call_with_http_operator": 0,
+    "delete_after_approval": 2,
     "delete_customers": 2,
     "push_changed_customers": 59,
     "push_customers_from_file": 59,
@@ -52,6 +53,8 @@ def test_an_example_runs_to_its_end(deployment, examples, sandbox, example):
     deployment.wait_for_dag(example)
     run = deployment.trigger(example)
     try:
+        if example == "delete_after_approval":
+            deployment.answer(run, "approve_deletion", "Approve")
         assert deployment.wait_for_run(run) == "success"
         assert len(sandbox.customers()) == CUSTOMERS_AFTER[example]
     finally:

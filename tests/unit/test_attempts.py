@@ -56,7 +56,8 @@ class Line:
             raise self.errors.pop(0)
         return "through"
 
-    def called(self, again: bool) -> None:
+    def called(self, again: bool, seconds: float) -> None:
+        assert seconds >= 0
         self.retries += again
 
     def run(self, max_attempts: int = 5, max_seconds: float = 1e9) -> str:
