@@ -23,6 +23,7 @@ from airflow_provider_bubblehouse.operators.parameters import (
     check_choice,
     check_column_map,
     check_flag,
+    check_formats,
     check_integer,
     check_number,
     check_template_field,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.airflow_compat import Context, ObjectStoragePath
     from airflow_provider_bubblehouse.api.connection import ShopConnection
     from airflow_provider_bubblehouse.customers.converter import Converter
+    from airflow_provider_bubblehouse.customers.field_formats import Formats
     from airflow_provider_bubblehouse.ledger.changes import Changes
     from airflow_provider_bubblehouse.lineage import Lineage
     from airflow_provider_bubblehouse.operators.query import Query
@@ -105,6 +107,7 @@ class _SourceOperator(BaseOperator):
         sql_parameters: Sequence[Any] | Mapping[str, Any] | None = None,
         file_format: str = "auto",
         column_map: ColumnMap | None = None,
+        formats: Formats | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -115,6 +118,8 @@ class _SourceOperator(BaseOperator):
         check_choice("file_format", file_format, FILE_FORMATS)
         if column_map is not None:
             check_column_map(column_map)
+        if formats is not None:
+            check_formats(formats, column_map)
         self.customers: Any = customers
         self.path = path
         self.sql = sql
@@ -122,6 +127,7 @@ class _SourceOperator(BaseOperator):
         self.sql_parameters: Any = sql_parameters
         self.file_format = file_format
         self.column_map = column_map
+        self.formats = formats
         self._query: Query | None = None
         self._spool: SpooledSource | None = None
         self._is_killed = False
@@ -388,6 +394,7 @@ class _CustomersOperator(_SourceOperator):
     def _resume(self, context: Context, connection: ShopConnection) -> Resume | None:
         """Return how to continue after earlier tries; None where Airflow stores nothing, which is so before 3.3."""
         from airflow_provider_bubblehouse.customers import RULES_VERSION
+        from airflow_provider_bubblehouse.customers.field_formats import fingerprint_of
         from airflow_provider_bubblehouse.push.progress import delete_state
         from airflow_provider_bubblehouse.push.push import Resume
 
@@ -402,6 +409,7 @@ class _CustomersOperator(_SourceOperator):
             target={"host": connection.base_url, "shop": connection.shop, "operator": self.operator_name},
             reading={
                 "column_map": self.column_map,
+                "formats": fingerprint_of(self.formats),
                 "file_format": self.file_format,
                 "timezone": self.timezone,
                 "rules": RULES_VERSION,
@@ -451,7 +459,12 @@ class UpdateCustomersOperator(_CustomersOperator):
     :param file_format: ``jsonl``, ``json`` (an array of objects), ``csv``, ``parquet``, or ``rejected`` for files of
         a ``rejected_path``; ``auto`` goes by the suffix.
     :param column_map: column or field of the source to field of Customer2, such as ``{"CustomerId": "id", "City":
-        "extras.city"}``. Exactly these are sent. Without it each goes under its own name.
+        "extras.city"}``. Exactly these are sent. A dot in a column reaches into an object:
+        ``{"traits.email": "email"}``. Without it each goes under its own name.
+    :param formats: field to the way in which the source writes it, such as ``{"birthday": "%d.%m.%Y", "tags": ",",
+        "optin": {"J": True, "N": False}}``. A date or time takes a ``strptime`` pattern, ``epoch`` or ``epoch_ms``; a
+        list its separator; ``extras.x`` ``number``, ``boolean`` or ``json``; ``total_spent`` ``units``; ``id``
+        ``verbatim``; and any field a dict that translates its values.
     :param timezone: the time zone of times without an offset.
     :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``. (templated)
     :param batch_size: how many customers a call has at most. The API names 1000 for orders and nothing for customers.
@@ -516,7 +529,7 @@ class UpdateCustomersOperator(_CustomersOperator):
         from airflow_provider_bubblehouse.customers.converter import Converter
         from airflow_provider_bubblehouse.push.batches import largest_customer
 
-        return Converter(timezone=self.timezone, largest=largest_customer(self.max_batch_bytes))
+        return Converter(timezone=self.timezone, largest=largest_customer(self.max_batch_bytes), formats=self.formats)
 
 
 class DeleteCustomersOperator(_CustomersOperator):
@@ -551,7 +564,7 @@ class DeleteCustomersOperator(_CustomersOperator):
         from airflow_provider_bubblehouse.customers.converter import Converter
         from airflow_provider_bubblehouse.push.batches import largest_customer
 
-        return Converter(deletions=True, largest=largest_customer(self.max_batch_bytes))
+        return Converter(deletions=True, largest=largest_customer(self.max_batch_bytes), formats=self.formats)
 
 
 def _rows(value: Any) -> Sequence[Any]:
