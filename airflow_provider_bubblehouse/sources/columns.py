@@ -14,7 +14,7 @@ from airflow_provider_bubblehouse.customers.times import Calendar
 from airflow_provider_bubblehouse.errors import PermanentError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from airflow_provider_bubblehouse.customers.blocks import Block, Path
     from airflow_provider_bubblehouse.customers.field_formats import Formats
@@ -64,16 +64,19 @@ def check_formats(formats: Formats | None, columns: Mapping[str, Path] | None) -
             raise PermanentError(f"formats names {'.'.join(path)}, which column_map does not fill.")
 
 
-def check_columns(name: str, header: Sequence[str], columns: Mapping[str, Path]) -> None:
+def check_columns(
+    name: str, header: Sequence[str], columns: Mapping[str, Path], *, objects: Collection[str] | None = None
+) -> None:
     """
     See that the columns to send are there, once each. Names from the source are not shown: they may be a row.
 
     :param name: what to call the source.
     :param header: its columns.
     :param columns: those to send, with their fields (see ``targets_of``).
+    :param objects: the columns that may hold objects of any fields; None if all may.
     :raises PermanentError: if they are not.
     """
-    if missing := [column for column in columns if column not in header]:
+    if missing := [column for column in columns if not _is_there(column, header, objects)]:
         raise PermanentError(
             f"{name} lacks columns that column_map names: {', '.join(missing)}.{_known(header, columns)}"
         )
@@ -89,6 +92,11 @@ def check_columns(name: str, header: Sequence[str], columns: Mapping[str, Path])
             raise PermanentError(f"{name}: the name of column {place} has a blank before or after it.")
         if column in columns and not column:
             raise PermanentError(f"{name}: column {place} has no name.")
+
+
+def _is_there(column: str, header: Sequence[str], objects: Collection[str] | None) -> bool:
+    head, dot, _ = column.partition(".")
+    return column in header or bool(dot and head in (header if objects is None else objects))
 
 
 def _known(header: Sequence[str], columns: Mapping[str, Path]) -> str:
