@@ -12,12 +12,12 @@ import msgspec
 from msgspec import UNSET
 
 from airflow_provider_bubblehouse.customers.encoded import AsWritten, Unencoded
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
 
     from airflow_provider_bubblehouse.customers.encoded import Customers
-    from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 
 Path = tuple[str, ...]  # a field: ``extras.city`` is ("extras", "city")
 
@@ -29,11 +29,13 @@ class Block:
 
     :param file: the name of their file, empty for a list.
     :param count: how many rows there are.
-    :param columns: of each field the value of each row, UNSET in a row that does not have it.
+    :param columns: of each field the value of each row, UNSET in a row that does not have it, and an
+        ``InvalidCustomerError`` in one whose value cannot be read.
     :param broken: the rows of which the source could not make a record, by their place in the block.
     :param clean: whether every text is known to be UTF-8 without a NUL.
     :param canonical: the fields whose values are known to be canonical.
     :param texts: the fields whose values are known to be texts, null or UNSET.
+    :param times: the fields whose texts stand for times that the source has as such, as ``isoformat`` writes them.
     :param rows: the same rows as objects that encode as their JSON, None if there are none yet.
     :param bound: bytes that no row exceeds as JSON, None if that is not known.
     :param id_column: the name that the column of ``id`` has in the source.
@@ -47,6 +49,7 @@ class Block:
     clean: bool = False
     canonical: Set[Path] = frozenset()
     texts: Set[Path] = frozenset()
+    times: Set[Path] = frozenset()
     rows: Rows | None = None
     bound: int | None = None
     id_column: str = "id"
@@ -58,7 +61,7 @@ class Block:
             return self.broken[place].record
         record: dict[str, Any] = {}
         for path, cells in self.columns.items():
-            if cells[place] is not UNSET:
+            if cells[place] is not UNSET and type(cells[place]) is not InvalidCustomerError:
                 put(record, path, cells[place])
         return record
 

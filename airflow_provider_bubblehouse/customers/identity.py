@@ -22,12 +22,13 @@ from airflow_provider_bubblehouse.customers.values import FIRST_HUGE_NUMBER, exa
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_NULL_WORDS = frozenset({r"\n", "null", "none", "nan", "nat", "n/a", "undefined", "<na>"})
+NULL_WORDS = frozenset({r"\n", "null", "none", "nan", "nat", "n/a", "undefined", "<na>"})
 _SHOPIFY_CUSTOMER = re.compile(r"gid://[^/]+/Customer/([^/?#]+)")
 _ZERO = re.compile(r"[-+]?0+")
 # What a spreadsheet or pandas makes of a long number. The + is required: 123e45 may be a hexadecimal id.
 _DAMAGED = re.compile(r"[-+]?[0-9]+\.0*|[-+]?[0-9]+(?:[.,][0-9]+)?[eE]\+[0-9]+")
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f]+")
+_REPEATED_HEADER = "is the name of its column; the row repeats the header"
 
 _DIGITS = string.digits.encode()
 _ID_CHARACTERS = (string.ascii_letters + string.digits + "-_").encode()
@@ -52,15 +53,23 @@ def identifier(column: str, value: object) -> str | UnsetType:
         if match is None:
             raise InvalidCustomerError("is a gid:// of something other than a Customer")
         text = match[1]
-    if text.lower() in _NULL_WORDS:
+    if text.lower() in NULL_WORDS:
         raise InvalidCustomerError("is a word for a missing value; leave the cell empty")
     if _ZERO.fullmatch(text):
         raise InvalidCustomerError("is 0, which shop systems give to guests")
     if _DAMAGED.fullmatch(text):
         raise InvalidCustomerError("is damaged by a spreadsheet or by pandas; export the column as text")
     if text in (column, "id"):
-        raise InvalidCustomerError("is the name of its column; the row repeats the header")
+        raise InvalidCustomerError(_REPEATED_HEADER)
     return text
+
+
+def verbatim_identifier(column: str, value: object) -> str | UnsetType:
+    """Return the ``id`` of a customer as it is, whatever it looks like, and UNSET for blanks."""
+    text = _as_text(value)
+    if text in (column, "id"):
+        raise InvalidCustomerError(_REPEATED_HEADER)
+    return text if text.strip() else UNSET
 
 
 def _as_text(value: object) -> str:
@@ -85,7 +94,7 @@ def are_identifiers(identifiers: Sequence[str], column: str) -> bool:
     return (
         not joined.translate(None, _ID_CHARACTERS)
         and all(map(str.strip, identifiers, repeat("-0")))
-        and _NULL_WORDS.isdisjoint(map(str.lower, identifiers))
+        and NULL_WORDS.isdisjoint(map(str.lower, identifiers))
         and {column, "id"}.isdisjoint(identifiers)
     )
 

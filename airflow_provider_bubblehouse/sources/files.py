@@ -58,7 +58,8 @@ class FileSource:
     :param filesystem: the fsspec file system that holds the files.
     :param path: a file's path there, or a glob; a file of exactly that name goes before a glob. With the format
         ``rejected`` it may be a folder.
-    :param file_format: one of ``formats.FILE_FORMATS``; ``auto`` goes by the suffix, which ``.gz`` or ``.zst`` may follow.
+    :param file_format: one of ``formats.FILE_FORMATS``; ``auto`` goes by the suffix, which ``.gz`` or ``.zst`` may
+        follow.
     :param column_map: column in the file to field of Customer2, such as ``{"CustomerId": "id"}``; a dot nests, as in
         ``extras.city``. Exactly these columns are sent. None sends each column under its own name.
     :param dialect: how CSV files are written.
