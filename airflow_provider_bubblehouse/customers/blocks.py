@@ -34,6 +34,7 @@ class Block:
     :param clean: whether every text is known to be UTF-8 without a NUL.
     :param canonical: the fields whose values are known to be canonical.
     :param texts: the fields whose values are known to be texts, null or UNSET.
+    :param times: the fields whose texts stand for times that the source has as such, as ``isoformat`` writes them.
     :param rows: the same rows as objects that encode as their JSON, None if there are none yet.
     :param bound: bytes that no row exceeds as JSON, None if that is not known.
     :param id_column: the name that the column of ``id`` has in the source.
@@ -47,6 +48,7 @@ class Block:
     clean: bool = False
     canonical: Set[Path] = frozenset()
     texts: Set[Path] = frozenset()
+    times: Set[Path] = frozenset()
     rows: Rows | None = None
     bound: int | None = None
     id_column: str = "id"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
+from contextlib import suppress
 from itertools import compress
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, UnsetType
 
+from airflow_provider_bubblehouse.customers.field_formats import is_blank
 from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, type_name
 from airflow_provider_bubblehouse.customers.values import NOT_FINITE, TOO_DEEP, are_clean_texts, decode_all
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from airflow_provider_bubblehouse.customers.blocks import Block, Path
+    from airflow_provider_bubblehouse.customers.field_formats import Format
     from airflow_provider_bubblehouse.customers.fields import Field
 
 _ABSENT = {NoneType, UnsetType}
@@ -23,24 +27,29 @@ _REPEATED_TYPES = ({str}, {int})
 _REPEATED = 4  # how often a value has to occur on average, so that it takes less time to look it up than to convert it
 
 
-def convert_column(path: Path, field: Field, block: Block, faults: dict[int, InvalidCustomerError]) -> Sequence[Any]:
+def convert_column(
+    path: Path, field: Field, how: Format | None, block: Block, faults: dict[int, InvalidCustomerError]
+) -> Sequence[Any]:
     """
     Convert the values of one field. Null and an empty text stay as they are.
 
     :param path: the field's path.
     :param field: the field.
+    :param how: how the source writes the values; None for the spellings that the field's rule knows.
     :param block: the rows.
     :param faults: gets what is wrong with a row, unless something else is.
     :return: the values in canonical form, UNSET in place of an invalid one.
     """
-    cells = block.columns[path]
-    if path in block.texts and field.kind is str and _are_canonical_texts(field, cells, clean=block.clean):
+    cells, clean = block.columns[path], block.clean
+    if how is not None:
+        cells, clean = _apply_format(path, how, block, faults), False
+    elif path in block.texts and field.kind is str and _are_canonical_texts(field, cells, clean=clean):
         return cells
     kinds = set(map(type, cells))
     absent = not _ABSENT.isdisjoint(kinds)
     kinds -= _ABSENT
     if not kinds or (
-        (field.kind is None or kinds == {field.kind}) and _are_canonical(field, cells, absent=absent, clean=block.clean)
+        (field.kind is None or kinds == {field.kind}) and _are_canonical(field, cells, absent=absent, clean=clean)
     ):
         return cells
     if kinds == {str} and field.kind in (list, dict) and (decoded := _decoded(field, cells)) is not None:
@@ -49,6 +58,46 @@ def convert_column(path: Path, field: Field, block: Block, faults: dict[int, Inv
     if some_empty:
         return _convert_given(name, field, cells, faults)
     return _convert_all(name, field, cells, range(len(cells)), faults)
+
+
+def _apply_format(path: Path, how: Format, block: Block, faults: dict[int, InvalidCustomerError]) -> Sequence[Any]:
+    """Return the values of a field as its rule expects them, UNSET in place of an invalid one."""
+    cells: Sequence[Any] = block.columns[path]
+    if path in block.times:
+        cells = list(map(_as_time, cells))
+    given = [not is_blank(cell) for cell in cells]
+    if all(given):
+        return _format_all(path, how, cells, range(len(cells)), faults)
+    formatted = ["" if how.blank_is_empty and isinstance(cell, str) else cell for cell in cells]
+    places = list(compress(range(len(cells)), given))
+    values = _format_all(path, how, [cells[place] for place in places], places, faults)
+    for place, value in zip(places, values, strict=True):
+        formatted[place] = value
+    return formatted
+
+
+def _as_time(cell: Any) -> Any:
+    if isinstance(cell, str):
+        with suppress(ValueError):
+            return dt.datetime.fromisoformat(cell)
+    return cell
+
+
+def _format_all(
+    path: Path, how: Format, cells: Sequence[Any], places: Sequence[int], faults: dict[int, InvalidCustomerError]
+) -> list[Any]:
+    formatted: list[Any] = []
+    add, results = formatted.append, map(how.convert, cells)
+    while len(formatted) < len(cells):
+        try:
+            for value in results:
+                add(value)
+        except Exception as error:  # noqa: BLE001  an object may raise anything when it is inspected
+            name = getattr(error, "field", None) or ".".join(path)
+            reason = _reason(cells[len(formatted)], error)
+            faults.setdefault(places[len(formatted)], InvalidCustomerError(reason, name))
+            add(UNSET)
+    return formatted
 
 
 def _are_canonical_texts(field: Field, cells: Sequence[Any], *, clean: bool) -> bool:

@@ -19,6 +19,7 @@ from msgspec import UNSET
 from airflow_provider_bubblehouse.customers.blocks import Block
 from airflow_provider_bubblehouse.customers.columns import convert_column
 from airflow_provider_bubblehouse.customers.encoded import Encoded, Unencoded
+from airflow_provider_bubblehouse.customers.field_formats import VERBATIM, formats_within, read_formats
 from airflow_provider_bubblehouse.customers.fields import (
     FIELD_NAMES,
     Field,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_bubblehouse.customers.blocks import Path
     from airflow_provider_bubblehouse.customers.encoded import Customers
+    from airflow_provider_bubblehouse.customers.field_formats import Format, Formats
 
 log = logging.getLogger(__name__)
 
@@ -109,16 +111,18 @@ class _Plan(NamedTuple):
     """
     What is done with blocks that have certain columns.
 
-    :param fields: the fields with their rules, in the order in which they are sent.
+    :param fields: the fields with their rules and formats, in the order in which they are sent.
     :param unknown: those that Customer2 is not known to have.
     :param unsendable: those with a name that cannot be sent.
     :param layout: the layout of a customer.
+    :param has_formats: whether a field has a format, which may make its values longer.
     """
 
-    fields: list[tuple[Path, Field]]
+    fields: list[tuple[Path, Field, Format | None]]
     unknown: list[Path]
     unsendable: list[Path]
     layout: Layout
+    has_formats: bool
 
 
 class Converter:
@@ -129,11 +133,21 @@ class Converter:
     :param deletions: whether each row names a customer to delete.
     :param largest: how many bytes a customer may have as JSON; a larger one would make an oversized call, and is an
         invalid row. None for any number.
-    :raises PermanentError: if there is no such time zone.
+    :param formats: how the source writes the values of some fields, such as ``{"birthday": "%d.%m.%Y"}``.
+    :raises PermanentError: if there is no such time zone, or a format cannot work.
     """
 
-    def __init__(self, *, timezone: str = "UTC", deletions: bool = False, largest: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        timezone: str = "UTC",
+        deletions: bool = False,
+        largest: int | None = None,
+        formats: Formats | None = None,
+    ) -> None:
         self._calendar = Calendar(timezone)
+        self._formats = read_formats(formats, self._calendar)
+        self._verbatim_id = (formats or {}).get("id") == VERBATIM
         self._deletions = deletions
         self._largest = largest
         self._other = other_field(self._calendar)
@@ -168,9 +182,9 @@ class Converter:
         for path in plan.unknown:
             self._warn_of_unknown(path[0], block.columns)
         converted = {
-            path: convert_column(path, field, block, faults)
-            for path, field in plan.fields
-            if self._deletions or path not in block.canonical
+            path: convert_column(path, field, how, block, faults)
+            for path, field, how in plan.fields
+            if self._deletions or how is not None or path not in block.canonical
         }
         for path in plan.unsendable:
             converted[path] = _refuse_name(block.columns[path], faults)
@@ -180,7 +194,8 @@ class Converter:
         if self._deletions:
             _keep_identity(converted, block.count)
         customers: Callable[[], Customers] = partial(self._customers, plan.layout, block, converted, faults)
-        if self._largest is not None and (block.bound is None or block.bound > self._largest):
+        bound = None if plan.has_formats else block.bound
+        if self._largest is not None and (bound is None or bound > self._largest):
             customers = self._refuse_too_large(customers(), faults, block.count)
         numbers: Sequence[int] = range(first_number, first_number + block.count)
         if faults:
@@ -238,10 +253,14 @@ class Converter:
         return plan
 
     def _make_plan(self, id_column: str, paths: tuple[Path, ...]) -> _Plan:
-        known = deletion_fields(id_column) if self._deletions else customer_fields(self._calendar, id_column)
+        known = self._known_fields(id_column)
         sent = [path for path in in_order(paths) if path[0] in known or not self._deletions]
         fields = [
-            (path, known.get(path[0], self._other) if len(path) == 1 else self._other)
+            (
+                path,
+                known.get(path[0], self._other) if len(path) == 1 else self._other,
+                formats_within(path, self._formats),
+            )
             for path in sent
             if are_clean_texts(path)
         ]
@@ -249,7 +268,12 @@ class Converter:
         unsendable = [path for path in sent if not are_clean_texts(path)]
         if self._deletions:
             sent = [path for path in sent if path != _DELETED] + [_DELETED]
-        return _Plan(fields, unknown, unsendable, Layout(sent))
+        return _Plan(fields, unknown, unsendable, Layout(sent), any(how for _, _, how in fields))
+
+    def _known_fields(self, id_column: str) -> dict[str, Field]:
+        if self._deletions:
+            return deletion_fields(id_column, verbatim_id=self._verbatim_id)
+        return customer_fields(self._calendar, id_column, verbatim_id=self._verbatim_id)
 
 
 def _valid(faults: Collection[int], count: int) -> list[bool]:

@@ -25,6 +25,7 @@ from airflow_provider_bubblehouse.customers.identity import (
     are_identifiers,
     email_address,
     identifier,
+    verbatim_identifier,
 )
 from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, type_name, wrong_type
 from airflow_provider_bubblehouse.customers.times import Calendar, are_dates, are_times
@@ -83,17 +84,18 @@ class Field(NamedTuple):
     blank_is_empty: bool = True
 
 
-def customer_fields(calendar: Calendar, id_column: str) -> dict[str, Field]:
+def customer_fields(calendar: Calendar, id_column: str, *, verbatim_id: bool = False) -> dict[str, Field]:
     """
     Return the fields of a customer, in the order in which they are sent.
 
     :param calendar: the rules for times and dates.
     :param id_column: the name of the column that ``id`` comes from.
+    :param verbatim_id: whether every text is an ``id``, as it is.
     """
     text = Field(str, exact_text, _always, str, blank_is_empty=False)
     texts = Field(list, _texts, _are_lists_of_texts, list[str])
     return {
-        "id": _identifier(id_column),
+        "id": _identifier(id_column, verbatim=verbatim_id),
         "email": _EMAIL,
         "phone": Field(str, _phone, _are_phones, str, marks="'=", blank_is_empty=False),
         "first_name": text,
@@ -108,7 +110,7 @@ def customer_fields(calendar: Calendar, id_column: str) -> dict[str, Field]:
         "email_marketing_consent_change_time": Field(str, calendar.time_of_change, _are_times),
         "sms_marketing_consent": text,
         "email_verified": text,
-        "optin": Field(bool, _boolean, _always, bool),
+        "optin": Field(bool, boolean, _always, bool),
         "personal_referral_code": text,
         "order_count": Field(int, _count, _are_counts, Annotated[int, Meta(ge=_INT64_MIN, le=_INT64_MAX)]),
         "total_spent": Field(str, _money, _are_amounts),
@@ -117,14 +119,15 @@ def customer_fields(calendar: Calendar, id_column: str) -> dict[str, Field]:
     }
 
 
-def deletion_fields(id_column: str) -> dict[str, Field]:
+def deletion_fields(id_column: str, *, verbatim_id: bool = False) -> dict[str, Field]:
     """
     Return the fields of a row that names a customer to delete; no other field of it is looked at.
 
     :param id_column: the name of the column that ``id`` comes from.
+    :param verbatim_id: whether every text is an ``id``, as it is.
     """
     return {
-        "id": _identifier(id_column),
+        "id": _identifier(id_column, verbatim=verbatim_id),
         "email": _EMAIL,
         "deleted": Field(bool, _true, lambda values, _clean: all(values)),
     }
@@ -135,7 +138,9 @@ def other_field(calendar: Calendar) -> Field:
     return Field(None, partial(_json_value, calendar), _are_plain, _JSON, blank_is_empty=False)
 
 
-def _identifier(column: str) -> Field:
+def _identifier(column: str, *, verbatim: bool) -> Field:
+    if verbatim:
+        return Field(str, partial(verbatim_identifier, column), _never)
     return Field(str, partial(identifier, column), lambda values, _clean: are_identifiers(values, column))
 
 
@@ -144,6 +149,10 @@ _EMAIL = Field(str, email_address, lambda values, _clean: are_email_addresses(va
 
 def _always(_values: Sequence[Any], _clean: bool) -> bool:
     return True
+
+
+def _never(_values: Sequence[Any], _clean: bool) -> bool:
+    return False
 
 
 def _phone(value: object) -> str:
@@ -184,7 +193,7 @@ def _are_dates(values: Sequence[str], _clean: bool) -> bool:
     return are_dates(values)
 
 
-def _boolean(value: object) -> bool:
+def boolean(value: object) -> bool:
     if isinstance(value, str):
         found = _BOOLEANS.get(value) if type(value) is str else None
         found = _BOOLEANS.get(exact_text(value).strip().lower()) if found is None else found
@@ -291,6 +300,7 @@ _OTHER = other_field(_UTC)
 _ORDER = {name: place for place, name in enumerate(_FIELDS)}
 
 FIELD_NAMES = frozenset(_ORDER)
+LIST_FIELDS = frozenset({"tags", "alt_emails"})
 CALENDAR_FIELDS = frozenset({"birthday", "anniversary", "signed_up_at", "email_marketing_consent_change_time"})
 
 

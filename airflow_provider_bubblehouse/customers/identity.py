@@ -28,6 +28,7 @@ _ZERO = re.compile(r"[-+]?0+")
 # What a spreadsheet or pandas makes of a long number. The + is required: 123e45 may be a hexadecimal id.
 _DAMAGED = re.compile(r"[-+]?[0-9]+\.0*|[-+]?[0-9]+(?:[.,][0-9]+)?[eE]\+[0-9]+")
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f]+")
+_REPEATED_HEADER = "is the name of its column; the row repeats the header"
 
 _DIGITS = string.digits.encode()
 _ID_CHARACTERS = (string.ascii_letters + string.digits + "-_").encode()
@@ -59,8 +60,16 @@ def identifier(column: str, value: object) -> str | UnsetType:
     if _DAMAGED.fullmatch(text):
         raise InvalidCustomerError("is damaged by a spreadsheet or by pandas; export the column as text")
     if text in (column, "id"):
-        raise InvalidCustomerError("is the name of its column; the row repeats the header")
+        raise InvalidCustomerError(_REPEATED_HEADER)
     return text
+
+
+def verbatim_identifier(column: str, value: object) -> str | UnsetType:
+    """Return the ``id`` of a customer as it is, whatever it looks like, and UNSET for blanks."""
+    text = _as_text(value)
+    if text in (column, "id"):
+        raise InvalidCustomerError(_REPEATED_HEADER)
+    return text if text.strip() else UNSET
 
 
 def _as_text(value: object) -> str:

@@ -42,10 +42,10 @@ class Calendar:
 
     def __init__(self, timezone: str) -> None:
         try:
-            self._zone = ZoneInfo(timezone)
+            self.zone = ZoneInfo(timezone)
         except (ValueError, KeyError, OSError, TypeError, AttributeError):
             raise PermanentError("timezone must be the name of a time zone such as Europe/Berlin.") from None
-        self._utcoffset = self._zone.utcoffset
+        self._utcoffset = self.zone.utcoffset
         self._offsets = _OffsetTexts()
 
     def time(self, value: object) -> str:

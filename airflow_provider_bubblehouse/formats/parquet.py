@@ -41,9 +41,11 @@ def read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, Path] | None
         targets = columns if columns is not None else {column: (column,) for column in header}
         check_columns(name, header, targets)
         for batch in file.iter_batches(batch_size=CHUNK_ROWS, columns=list(targets)):
-            cells = {path: _cells(batch.column(column), path) for column, path in targets.items()}
+            arrays = {path: batch.column(column) for column, path in targets.items()}
+            times = frozenset(path for path, array in arrays.items() if _are_times(array, path))
+            cells = {path: _cells(array, as_texts=path in times) for path, array in arrays.items()}
             row += batch.num_rows
-            yield Block(file=name, count=batch.num_rows, columns=cells, id_column=id_column_of(columns))
+            yield Block(file=name, count=batch.num_rows, columns=cells, times=times, id_column=id_column_of(columns))
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
             raise  # the store's; pyarrow's own, of a page that is broken, has neither class nor number
@@ -52,11 +54,20 @@ def read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, Path] | None
         ) from None
 
 
-def _cells(array: Any, path: Path) -> list[Any]:
-    """Return a column's values as the rules expect them."""
+def _are_times(array: Any, path: Path) -> bool:
     from pyarrow import types
 
-    if types.is_timestamp(array.type) and path[0] in CALENDAR_FIELDS:
+    return bool(types.is_timestamp(array.type) and path[0] in CALENDAR_FIELDS)
+
+
+def _cells(array: Any, *, as_texts: bool) -> list[Any]:
+    """
+    Return a column's values as the rules expect them.
+
+    :param array: the column.
+    :param as_texts: whether they are times that become texts.
+    """
+    if as_texts:
         array = _as_texts(array)
     convert = _conversion(array.type)
     cells: list[Any] = array.to_pylist()
