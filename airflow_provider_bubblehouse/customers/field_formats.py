@@ -82,10 +82,12 @@ def read_formats(formats: Formats | None, calendar: Calendar) -> dict[Path, Form
     :param calendar: the rules for times and dates.
     :raises PermanentError: if a format cannot work.
     """
-    if not isinstance(formats or {}, Mapping):
+    if formats is None:
+        return {}
+    if not isinstance(formats, Mapping):
         raise PermanentError("formats must be a dict such as {'birthday': '%d.%m.%Y'}.")
     read: dict[Path, Format] = {}
-    for field, how in (formats or {}).items():
+    for field, how in formats.items():
         path = _path_of(field)
         for other in read:
             if path[: len(other)] == other or other[: len(path)] == path:
@@ -95,6 +97,14 @@ def read_formats(formats: Formats | None, calendar: Calendar) -> dict[Path, Form
         except ValueError as error:
             raise PermanentError(f"formats: {field} {error}.") from None
     return read
+
+
+def fingerprint_of(formats: Formats | None) -> object:
+    """Return formats in a form that JSON can hold, and that is the same in every process."""
+    return {
+        field: list(map(repr, how.items())) if isinstance(how, Mapping) else how
+        for field, how in (formats or {}).items()
+    }
 
 
 def _path_of(field: object) -> Path:

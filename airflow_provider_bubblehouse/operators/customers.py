@@ -27,6 +27,7 @@ from airflow_provider_bubblehouse.operators.parameters import (
     check_column_map,
     check_csv,
     check_flag,
+    check_formats,
     check_integer,
     check_number,
     check_template_field,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.airflow_compat import Context, ObjectStoragePath
     from airflow_provider_bubblehouse.api.connection import ShopConnection
     from airflow_provider_bubblehouse.customers.converter import Converter
+    from airflow_provider_bubblehouse.customers.field_formats import Formats
     from airflow_provider_bubblehouse.ledger.changes import Changes
     from airflow_provider_bubblehouse.lineage import Lineage
     from airflow_provider_bubblehouse.operators.query import Query
@@ -110,6 +112,7 @@ class _SourceOperator(BaseOperator):
         file_format: str = "auto",
         csv: Mapping[str, Any] | None = None,
         column_map: ColumnMap | None = None,
+        formats: Formats | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -124,6 +127,8 @@ class _SourceOperator(BaseOperator):
             check_csv(csv)
         if column_map is not None:
             check_column_map(column_map)
+        if formats is not None:
+            check_formats(formats, column_map)
         self.customers: Any = customers
         self.path = path
         self.sql = sql
@@ -132,6 +137,7 @@ class _SourceOperator(BaseOperator):
         self.file_format = file_format
         self.csv = csv
         self.column_map = column_map
+        self.formats = formats
         self._query: Query | None = None
         self._spool: SpooledSource | None = None
         self._is_killed = False
@@ -415,6 +421,7 @@ class _CustomersOperator(_SourceOperator):
         """Return how to continue after earlier tries; None where Airflow stores nothing, which is so before 3.3."""
         from airflow_provider_bubblehouse.customers import RULES_VERSION
         from airflow_provider_bubblehouse.formats.dialect import Dialect
+        from airflow_provider_bubblehouse.customers.field_formats import fingerprint_of
         from airflow_provider_bubblehouse.push.progress import delete_state
         from airflow_provider_bubblehouse.push.push import Resume
 
@@ -429,6 +436,7 @@ class _CustomersOperator(_SourceOperator):
             target={"host": connection.base_url, "shop": connection.shop, "operator": self.operator_name},
             reading={
                 "column_map": self.column_map,
+                "formats": fingerprint_of(self.formats),
                 "file_format": self.file_format,
                 "csv": Dialect.of(self.csv).settings(),
                 "timezone": self.timezone,
@@ -483,7 +491,12 @@ class UpdateCustomersOperator(_CustomersOperator):
         ``escape_char``, ``null_values`` (cells that are absent, such as ``["NULL"]``), ``column_names`` (for files
         without a header) and ``skip_rows`` (lines before the header).
     :param column_map: column or field of the source to field of Customer2, such as ``{"CustomerId": "id", "City":
-        "extras.city"}``. Exactly these are sent. Without it each goes under its own name.
+        "extras.city"}``. Exactly these are sent. A dot in a column reaches into an object:
+        ``{"traits.email": "email"}``. Without it each goes under its own name.
+    :param formats: field to the way in which the source writes it, such as ``{"birthday": "%d.%m.%Y", "tags": ",",
+        "optin": {"J": True, "N": False}}``. A date or time takes a ``strptime`` pattern, ``epoch`` or ``epoch_ms``; a
+        list its separator; ``extras.x`` ``number``, ``boolean`` or ``json``; ``total_spent`` ``units``; ``id``
+        ``verbatim``; and any field a dict that translates its values.
     :param timezone: the time zone of times without an offset.
     :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``. (templated)
     :param batch_size: how many customers a call has at most. The API names 1000 for orders and nothing for customers.
@@ -548,7 +561,7 @@ class UpdateCustomersOperator(_CustomersOperator):
         from airflow_provider_bubblehouse.customers.converter import Converter
         from airflow_provider_bubblehouse.push.batches import largest_customer
 
-        return Converter(timezone=self.timezone, largest=largest_customer(self.max_batch_bytes))
+        return Converter(timezone=self.timezone, largest=largest_customer(self.max_batch_bytes), formats=self.formats)
 
 
 class DeleteCustomersOperator(_CustomersOperator):
@@ -583,7 +596,7 @@ class DeleteCustomersOperator(_CustomersOperator):
         from airflow_provider_bubblehouse.customers.converter import Converter
         from airflow_provider_bubblehouse.push.batches import largest_customer
 
-        return Converter(deletions=True, largest=largest_customer(self.max_batch_bytes))
+        return Converter(deletions=True, largest=largest_customer(self.max_batch_bytes), formats=self.formats)
 
 
 def _rows(value: Any) -> Sequence[Any]:

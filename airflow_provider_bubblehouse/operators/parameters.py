@@ -82,6 +82,15 @@ def check_csv(value: object) -> None:
     Dialect.of(value)
 
 
+def check_formats(value: object, column_map: Mapping[str, str] | None) -> None:
+    """Refuse formats that cannot work, or are of fields that the column map does not fill."""
+    from airflow_provider_bubblehouse.sources import columns
+
+    if not isinstance(value, Mapping):
+        raise BubblehousePermanentError("formats must be an object, such as a dict.")
+    columns.check_formats(value, columns.targets_of(column_map))
+
+
 def check_template_field(name: str, value: object, kinds: tuple[type, ...], *, expected: str) -> None:
     """
     Refuse a value that is of none of some types, and that rendering cannot turn into one of them.

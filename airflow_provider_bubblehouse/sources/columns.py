@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
+from airflow_provider_bubblehouse.customers.field_formats import read_formats
 from airflow_provider_bubblehouse.customers.fields import FIELD_NAMES
+from airflow_provider_bubblehouse.customers.times import Calendar
 from airflow_provider_bubblehouse.errors import PermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from airflow_provider_bubblehouse.customers.blocks import Block, Path
+    from airflow_provider_bubblehouse.customers.field_formats import Formats
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,20 @@ def targets_of(column_map: ColumnMap | None) -> dict[str, Path] | None:
     if not targets:
         raise PermanentError("column_map is empty; leave it out to send each column under its own name.")
     return targets
+
+
+def check_formats(formats: Formats | None, columns: Mapping[str, Path] | None) -> None:
+    """
+    Refuse formats that cannot work.
+
+    :param formats: field to format (see ``customers.field_formats``).
+    :param columns: column to field (see ``targets_of``), None for a source without a column map.
+    :raises PermanentError: if one cannot work, or is of a field that the column map does not fill.
+    """
+    paths = read_formats(formats, Calendar("UTC"))
+    for path in paths:
+        if columns is not None and not any(path[: len(target)] == target for target in columns.values()):
+            raise PermanentError(f"formats names {'.'.join(path)}, which column_map does not fill.")
 
 
 def check_columns(name: str, header: Sequence[str], columns: Mapping[str, Path]) -> None:

@@ -76,6 +76,7 @@ def test_the_next_try_goes_on_after_the_rows_that_are_settled(sandbox, store, no
         {"in_flight": 2},
         {"timezone": "Europe/Berlin"},
         {"column_map": {"id": "id"}},
+        {"formats": {"id": "verbatim"}},
         {"on_invalid": "skip"},
         {"max_batch_bytes": 2048},
         {"customers": people(101)},

@@ -179,9 +179,68 @@ POOLS = {
 }
 
 
-def rows_of(others: st.SearchStrategy, *, all_fields: bool = False) -> st.SearchStrategy:
+# fmt: off
+FORMATTED = {
+    "patterns and words": {
+        "id": "verbatim", "birthday": "%d.%m.%Y", "anniversary": "epoch", "signed_up_at": "%m/%d/%Y %H:%M",
+        "email_marketing_consent_change_time": "epoch_ms", "tags": ",", "alt_emails": " | ",
+        "optin": {"J": True, "N": False, "1": None}, "total_spent": "units", "extras.visits": "number",
+        "extras.vip": "boolean", "extras.deep.er": "json", "tier": "number", "deleted": {"Y": True},
+    },
+    "dicts and the rest": {
+        "id": {"0": None, "null": None}, "email": {"-": None, "none@example.com": "ada@example.com"},
+        "phone": {"0": None}, "first_name": {"Ada": "Grace", "x": ""}, "tags": {"vip": ["a", "b"], "none": []},
+        "alt_emails": {"-": None}, "birthday": "%d. %b", "anniversary": {"0000-00-00": None, "2020-01-31": None},
+        "signed_up_at": {"2020-01-31 00:00:00": None, "2020-07-01 12:30:00": None},
+        "email_marketing_consent_change_time": "%d/%m/%y %I:%M %p %z", "order_count": {"3": 5, "true": 1},
+        "total_spent": {"0": "0.00", "5": "5.00"}, "extras": {"[]": None}, "tier": {"1": "gold", "true": {"a": 1}},
+    },
+}
+FORMATTED_VALUES = {
+    "id": ["0", 0, "null", "1001.0", "7.2E+12", "id", " 0 ", "gid://x"],
+    "email": ["-", " - ", "none@example.com"],
+    "phone": ["0", 0],
+    "first_name": ["Ada", " Ada ", "x"],
+    "tags": ["a,b", ",", " a , ,b", "vip", "none", "a,\x00", ["vip"]],
+    "alt_emails": ["a@example.com | b@example.com", "-"],
+    "birthday": ["31.01.1990", "1.2.1990", " 31.01.1990 ", "31.02.1990", "'31.01.1990", "29. Feb", "01. jan",
+                 "31.01.0000"],
+    "anniversary": [0, "0", 86400, "86400", 86401, -86400, "1e5", 10**12, "0000-00-00", "2020-01-31", 86400.0],
+    "signed_up_at": ["01/31/2020 10:30", "1/31/2020 1:30", "31/01/2020 10:30", "2020-01-31 00:00:00",
+                     "03/29/2026 02:30"],
+    "email_marketing_consent_change_time": [
+        1579084200123, "1579084200123", 1579084200123.5, "1579084200123.5", True, 10**16, "01/02/20 01:30 pm +0100",
+        "01/02/68 01:30 AM Z", "-1.5",
+    ],
+    "optin": ["J", "N", " J ", "1", 1, True, "j"],
+    "deleted": ["Y", "N", True],
+    "order_count": ["3", 3, 3.0, True, 4],
+    "total_spent": [5, "5", 0, [5, "USD"], 5.5, Decimal("5.0")],
+    "extras": [
+        {"visits": "12"}, {"visits": "1.50"}, {"visits": " "}, {"visits": 3}, {"visits": "x"}, {"visits": "1e400"},
+        {"vip": "Y"}, {"vip": "maybe"}, {"deep": {"er": "[1]"}}, {"deep": {"er": "{"}}, {"deep": "er"}, "[]",
+        '{"visits": "7", "deep": {"er": "null"}}', {"visits": None, "vip": "", "other": "12"},
+    ],
+    "tier": ["1", 1, 1.0, "12", "1.50", " ", "-.5", True, "x", Decimal("12.50"), Decimal(12)],
+}
+# fmt: on
+FORMATTED_POOLS = {
+    name: pool | st.sampled_from(FORMATTED_VALUES[name]) | st.sampled_from(FORMATTED_VALUES[name])
+    for name, pool in POOLS.items()
+    if name in FORMATTED_VALUES
+}
+FORMATTED_CONVERTERS = {
+    (kind, name): Converter(timezone="Europe/Berlin", largest=100_000, formats=formats, deletions=kind == "delete")
+    for name, formats in FORMATTED.items()
+    for kind in ("update", "delete")
+}
+
+
+def rows_of(
+    others: st.SearchStrategy, *, all_fields: bool = False, pools: dict[str, st.SearchStrategy] = POOLS
+) -> st.SearchStrategy:
     """Return rows of which most values are like those of their field, and some are others."""
-    optional = {name: pool | others for name, pool in POOLS.items()}
+    optional = {name: pool | others for name, pool in pools.items()}
     required = {
         "id": st.just("1001") | st.just("1001") | optional.pop("id"),
         "email": st.just("jane@example.com") | optional.pop("email"),
@@ -196,9 +255,9 @@ def rows_of(others: st.SearchStrategy, *, all_fields: bool = False) -> st.Search
     return st.lists(st.fixed_dictionaries({}, optional=required | optional), min_size=1, max_size=4)
 
 
-def assert_same(paths, rows, *, reference=in_list):
+def assert_same(paths, rows, *, reference=in_list, converters=CONVERTERS):
     """Compare rows together, alone and among canonical ones on every path with the reference, where each is alone."""
-    for mode, converter in CONVERTERS.items():
+    for mode, converter in converters.items():
         alone = [reference([row], converter)[0] for row in rows]
         among = [{"id": "5001"} | {name: CANONICAL.get(name) for name in fields_of(rows)}] * 12
         for name, path in paths.items():
@@ -223,6 +282,26 @@ def test_json(rows):
     assert_same(JSON_PATHS, rows)
 
 
+@given(rows_of(in_json | python_only, pools=FORMATTED_POOLS))
+def test_python_objects_with_formats(rows):
+    assert_same(PYTHON_PATHS, rows, converters=FORMATTED_CONVERTERS)
+
+
+@given(rows_of(python_only, all_fields=True, pools=FORMATTED_POOLS))
+def test_the_rows_of_a_query_with_formats(rows):
+    every = dict.fromkeys(fields_of(rows))
+    assert_same(QUERY_PATHS, [{**every, **row} for row in rows], converters=FORMATTED_CONVERTERS)
+
+
+def without_decimals(value: object) -> object:
+    return float(value) if isinstance(value, Decimal) else value
+
+
+@given(rows_of(in_json, pools={name: pool.map(without_decimals) for name, pool in FORMATTED_POOLS.items()}))
+def test_json_with_formats(rows):
+    assert_same(JSON_PATHS, rows, converters=FORMATTED_CONVERTERS)
+
+
 def cells(pool: st.SearchStrategy) -> st.SearchStrategy:
     """Return the texts that a CSV can hold, also bytes that are not UTF-8."""
     texts = pool.map(lambda value: value if isinstance(value, str) else json.dumps(value))
@@ -244,6 +323,23 @@ def test_the_cells_of_a_csv(rows):
         return in_list([{name: text for name, text in row.items() if text.strip()} for row in some], converter)
 
     assert_same(CSV_PATHS, rows, reference=given_in_list)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"id": st.just("1001") | cells(FORMATTED_POOLS["id"])},
+            optional={name: cells(pool.map(str)) for name, pool in FORMATTED_POOLS.items() if name != "id"},
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_the_cells_of_a_csv_with_formats(rows):
+    def given_in_list(some, converter):
+        return in_list([{name: text for name, text in row.items() if text.strip()} for row in some], converter)
+
+    assert_same(CSV_PATHS, rows, reference=given_in_list, converters=FORMATTED_CONVERTERS)
 
 
 PARQUET_TYPES = {
@@ -306,6 +402,9 @@ def parquet_columns(draw):
 @example({"id": ("whole", [1]), "signed_up_at": ("moment", [dt.datetime(2000, 1, 1, tzinfo=dt.UTC)])})
 @example({"id": ("float32", [2.0**24]), "total_spent": ("float32", [float(np.float32(12.3))])})
 @example({"id": ("decimal", [Decimal("1001.00")]), "signed_up_at": ("date", [dt.date(2024, 3, 12)])})
+@example({"id": ("whole", [1001]), "signed_up_at": ("seconds", [dt.datetime(2020, 1, 31)])})
+@example({"id": ("whole", [1001]), "email_marketing_consent_change_time": ("seconds", [dt.datetime(2020, 1, 31)])})
+@example({"id": ("whole", [1001]), "anniversary": ("time", [dt.datetime(2020, 1, 31)])})
 def test_the_columns_of_parquet(columns):
     count = len(columns["id"][1])
     arrays = {
@@ -319,7 +418,7 @@ def test_the_columns_of_parquet(columns):
         {field: as_in_list(kind, values[place]) for field, (kind, values) in columns.items()} for place in range(count)
     ]
     table = pa.table(arrays)
-    for converter in CONVERTERS.values():
+    for converter in (*CONVERTERS.values(), *FORMATTED_CONVERTERS.values()):
         alone = [in_list([row], converter)[0] for row in rows]
         assert in_parquet(table, converter) == alone
         assert [in_parquet(table.slice(place, 1), converter)[0] for place in range(count)] == alone
