@@ -12,12 +12,12 @@ import msgspec
 from msgspec import UNSET
 
 from airflow_provider_bubblehouse.customers.encoded import AsWritten, Unencoded
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
 
     from airflow_provider_bubblehouse.customers.encoded import Customers
-    from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 
 Path = tuple[str, ...]  # a field: ``extras.city`` is ("extras", "city")
 
@@ -29,7 +29,8 @@ class Block:
 
     :param file: the name of their file, empty for a list.
     :param count: how many rows there are.
-    :param columns: of each field the value of each row, UNSET in a row that does not have it.
+    :param columns: of each field the value of each row, UNSET in a row that does not have it, and an
+        ``InvalidCustomerError`` in one whose value cannot be read.
     :param broken: the rows of which the source could not make a record, by their place in the block.
     :param clean: whether every text is known to be UTF-8 without a NUL.
     :param canonical: the fields whose values are known to be canonical.
@@ -60,7 +61,7 @@ class Block:
             return self.broken[place].record
         record: dict[str, Any] = {}
         for path, cells in self.columns.items():
-            if cells[place] is not UNSET:
+            if cells[place] is not UNSET and type(cells[place]) is not InvalidCustomerError:
                 put(record, path, cells[place])
         return record
 

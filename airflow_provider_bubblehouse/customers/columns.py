@@ -68,7 +68,7 @@ def _apply_format(path: Path, how: Format, block: Block, faults: dict[int, Inval
     given = [not is_blank(cell) for cell in cells]
     if all(given):
         return _format_all(path, how, cells, range(len(cells)), faults)
-    formatted = ["" if how.blank_is_empty and isinstance(cell, str) else cell for cell in cells]
+    formatted = ["" if how.blank_is_empty and issubclass(type(cell), str) else cell for cell in cells]
     places = list(compress(range(len(cells)), given))
     values = _format_all(path, how, [cells[place] for place in places], places, faults)
     for place, value in zip(places, values, strict=True):
@@ -87,7 +87,7 @@ def _format_all(
     path: Path, how: Format, cells: Sequence[Any], places: Sequence[int], faults: dict[int, InvalidCustomerError]
 ) -> list[Any]:
     formatted: list[Any] = []
-    add, results = formatted.append, map(how.convert, cells)
+    add, results = formatted.append, map(_rule_for(how.convert, cells), cells)
     while len(formatted) < len(cells):
         try:
             for value in results:
@@ -181,6 +181,8 @@ def _rule_for(rule: Callable[[Any], Any], cells: Sequence[Any]) -> Callable[[Any
 
 
 def _reason(cell: object, error: Exception) -> str:
+    if type(cell) is InvalidCustomerError:  # what the source could not read
+        return cell.reason
     if issubclass(type(cell), float) and not math.isfinite(cell):  # type: ignore[arg-type]
         return NOT_FINITE  # what pandas writes for a missing value
     if isinstance(error, InvalidCustomerError):

@@ -295,7 +295,7 @@ _BY_WORD: dict[str, Callable[[Any], object]] = {"number": _number, "boolean": bo
 
 def is_blank(value: object) -> bool:
     """Say whether a value is decided before its format: null, absent, or a text without any character to see."""
-    return value is None or value is UNSET or (isinstance(value, str) and not str.strip(value))
+    return value is None or value is UNSET or (issubclass(type(value), str) and not str.strip(value))  # type: ignore[arg-type]
 
 
 def formats_within(path: Path, formats: Mapping[Path, Format]) -> Format | None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec import UNSET
 
 from airflow_provider_bubblehouse.customers.blocks import Block, Path
 from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, type_name
+from airflow_provider_bubblehouse.customers.nested import Objects, as_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 # A block has a cell for every field of any of its rows; if too many are empty, it is cut in two.
 _CELLS_PER_VALUE = 4
@@ -34,7 +32,7 @@ def record_of(row: object) -> dict[Any, Any]:
     try:
         if isinstance(row, InvalidCustomerError):  # what the source could not read
             raise row
-        record = _as_dict(row)
+        record = as_dict(row)
     except InvalidCustomerError:
         raise
     except Exception:  # noqa: BLE001  an object may raise anything
@@ -43,23 +41,6 @@ def record_of(row: object) -> dict[Any, Any]:
         what = "bytes; decode it first" if isinstance(row, bytes | bytearray | memoryview) else type_name(row)
         raise InvalidCustomerError(f"the row is not an object with the fields of a customer, but {what}", record=row)
     return record
-
-
-def _as_dict(row: Any) -> dict[Any, Any] | None:
-    if isinstance(row, Mapping):
-        return dict(row)
-    if isinstance(row, msgspec.Struct):
-        names = zip(row.__struct_encode_fields__, row.__struct_fields__, strict=True)
-        return {name: getattr(row, attribute) for name, attribute in names}
-    kind = type(row)
-    if dataclasses.is_dataclass(kind):
-        return {field.name: getattr(row, field.name) for field in dataclasses.fields(kind)}
-    if hasattr(kind, "__attrs_attrs__"):
-        return {field.name: getattr(row, field.name) for field in kind.__attrs_attrs__}
-    for method in ("model_dump", "_asdict"):
-        if callable(getattr(kind, method, None)):
-            return dict(getattr(row, method)())
-    return None
 
 
 def blocks_of(
@@ -78,7 +59,8 @@ def blocks_of(
     if not set(map(type, records)) <= {dict}:
         records = [_record(place, row, broken) for place, row in enumerate(records)]
     if columns is not None:
-        cells = {path: _cells(records, column) for column, path in columns.items()}
+        objects = Objects(lambda head: _cells(records, head))
+        cells = {path: _cells_or_nested(records, column, objects) for column, path in columns.items()}
         yield Block(file=file, count=len(records), columns=cells, broken=broken, **options)
     elif rows:
         yield from _blocks_by_own_names(records, broken, file, options)
@@ -142,3 +124,11 @@ def _cells(records: Sequence[dict[Any, Any]], column: str) -> list[Any]:
         return list(map(itemgetter(column), records))
     except KeyError:
         return [record.get(column, UNSET) for record in records]
+
+
+def _cells_or_nested(records: Sequence[dict[Any, Any]], column: str, objects: Objects) -> list[Any]:
+    """Return the values of a column: of a record that does not have it under its whole name, those within an object."""
+    cells = _cells(records, column)
+    if "." not in column or UNSET not in cells:
+        return cells
+    return [nested if cell is UNSET else cell for cell, nested in zip(cells, objects.cells(column), strict=True)]

@@ -95,7 +95,9 @@ class _Lines:
 
     def _expect(self, fields: Mapping[str, Path]) -> None:
         self._fields = fields
-        self._shape = _shape_of(fields, self._loose, self._extras, forbid_others=self._columns is None)
+        self._shape = None
+        if not any("." in column for column in self._columns or ()):  # objects are reached into record by record
+            self._shape = _shape_of(fields, self._loose, self._extras, forbid_others=self._columns is None)
 
     def blocks(self, text: bytes) -> Iterator[Block]:
         """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_bubblehouse.customers.blocks import Block
 from airflow_provider_bubblehouse.customers.fields import CALENDAR_FIELDS
+from airflow_provider_bubblehouse.customers.nested import Objects
 from airflow_provider_bubblehouse.customers.values import Float32
 from airflow_provider_bubblehouse.errors import PermanentError
 from airflow_provider_bubblehouse.formats.blocks import CHUNK_ROWS
@@ -39,19 +40,56 @@ def read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, Path] | None
         file = ParquetFile(stream, pre_buffer=False)  # which reads the whole file first
         header = file.schema_arrow.names
         targets = columns if columns is not None else {column: (column,) for column in header}
-        check_columns(name, header, targets)
-        for batch in file.iter_batches(batch_size=CHUNK_ROWS, columns=list(targets)):
-            arrays = {path: batch.column(column) for column, path in targets.items()}
-            times = frozenset(path for path, array in arrays.items() if _are_times(array, path))
-            cells = {path: _cells(array, as_texts=path in times) for path, array in arrays.items()}
+        nested, of_any_fields = _objects_in(file.schema_arrow)
+        check_columns(name, [*header, *nested], targets, objects=of_any_fields)
+        read = [column if column in header else column.partition(".")[0] for column in targets]
+        for batch in file.iter_batches(batch_size=CHUNK_ROWS, columns=list(dict.fromkeys(read))):
             row += batch.num_rows
-            yield Block(file=name, count=batch.num_rows, columns=cells, times=times, id_column=id_column_of(columns))
+            yield _block(name, batch, targets, id_column_of(columns))
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
             raise  # the store's; pyarrow's own, of a page that is broken, has neither class nor number
         raise PermanentError(
             f"{name}, after row {row}: this is no whole Parquet file, or holds times finer than a microsecond."
         ) from None
+
+
+def _objects_in(schema: Any) -> tuple[list[str], list[str]]:
+    """
+    Return the names of the fields within structs, such as ``traits.email``, and the columns that are not structs.
+
+    The schema does not say which fields are in a map or in JSON text.
+    """
+    from pyarrow import types
+
+    structs = [column for column in schema if types.is_struct(column.type)]
+    nested = [name for column in structs for name in _names_within(column.name, column.type)]
+    names = {column.name for column in structs}
+    return [name for name in nested if name not in schema.names], [name for name in schema.names if name not in names]
+
+
+def _names_within(parent: str, kind: Any) -> Iterator[str]:
+    """Yield the names of all fields below one, those within maps and JSON text excepted."""
+    from pyarrow import types
+
+    for field in kind:
+        name = f"{parent}.{field.name}"
+        yield name
+        if types.is_struct(field.type):
+            yield from _names_within(name, field.type)
+
+
+def _block(name: str, batch: Any, targets: Mapping[str, Path], id_column: str) -> Block:
+    present = batch.schema.names
+    objects = Objects(lambda head: _cells(batch.column(head), as_texts=False))
+    times = frozenset(
+        path for column, path in targets.items() if column in present and _are_times(batch.column(column), path)
+    )
+    cells = {
+        path: _cells(batch.column(column), as_texts=path in times) if column in present else objects.cells(column)
+        for column, path in targets.items()
+    }
+    return Block(file=name, count=batch.num_rows, columns=cells, times=times, id_column=id_column)
 
 
 def _are_times(array: Any, path: Path) -> bool:

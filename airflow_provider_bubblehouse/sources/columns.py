@@ -15,7 +15,7 @@ from airflow_provider_bubblehouse.customers.times import Calendar
 from airflow_provider_bubblehouse.errors import PermanentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from airflow_provider_bubblehouse.customers.blocks import Block, Path
     from airflow_provider_bubblehouse.customers.field_formats import Formats
@@ -65,16 +65,19 @@ def check_formats(formats: Formats | None, columns: Mapping[str, Path] | None) -
             raise PermanentError(f"formats names {'.'.join(path)}, which column_map does not fill.")
 
 
-def check_columns(name: str, header: Sequence[str], columns: Mapping[str, Path]) -> None:
+def check_columns(
+    name: str, header: Sequence[str], columns: Mapping[str, Path], *, objects: Collection[str] | None = None
+) -> None:
     """
     Check that the columns to send are there, once each. Names are shown unless they may be the values of a row.
 
     :param name: what to call the source.
     :param header: its columns.
     :param columns: those to send, with their fields (see ``targets_of``).
+    :param objects: the columns that may hold objects of any fields; None if all may.
     :raises PermanentError: if they are not.
     """
-    if missing := [column for column in columns if column not in header]:
+    if missing := [column for column in columns if not _is_there(column, header, objects)]:
         raise PermanentError(
             f"{name} lacks columns that column_map names: {', '.join(missing)}. {_advice(missing, header, columns)}"
         )
@@ -119,6 +122,11 @@ def _list_of(header: Sequence[str]) -> str:
     shown = [column for column in header if _PLAIN_WORDS.fullmatch(column)][:_COLUMNS_SHOWN]
     others = len(header) - len(shown)
     return f"It has: {', '.join(shown)}{f' and {others} more' if others else ''}."
+
+
+def _is_there(column: str, header: Sequence[str], objects: Collection[str] | None) -> bool:
+    head, dot, _ = column.partition(".")
+    return column in header or bool(dot and head in (header if objects is None else objects))
 
 
 def id_column_of(columns: Mapping[str, Path] | None) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bubblehouse.customers.blocks import Block
+from airflow_provider_bubblehouse.customers.nested import Objects
 from airflow_provider_bubblehouse.sources.columns import check_columns, id_column_of, targets_of
 from airflow_provider_bubblehouse.sources.spool import SpooledSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from airflow_provider_bubblehouse.customers.blocks import Path
     from airflow_provider_bubblehouse.customers.converter import Converter
-    from airflow_provider_bubblehouse.sources.columns import ColumnMap
+from airflow_provider_bubblehouse.sources.columns import ColumnMap
 
 NAME = "the query"
 
@@ -44,10 +45,17 @@ def spool_query(
 def _blocks(columns: Sequence[str], fetched: Iterable[Sequence[Any]], targets: Mapping[str, Path]) -> Iterator[Block]:
     id_column = id_column_of(targets)
     for rows in fetched:
-        cells: dict[Path, Sequence[Any]]
-        if isinstance(rows[0], dict):
-            cells = {path: [row[column] for row in rows] for column, path in targets.items()}
-        else:
-            by_place = list(zip(*rows, strict=True))
-            cells = {path: by_place[columns.index(column)] for column, path in targets.items()}
+        cells_of = _reader(columns, rows)
+        objects = Objects(cells_of)
+        cells = {
+            path: cells_of(column) if column in columns else objects.cells(column) for column, path in targets.items()
+        }
         yield Block(file=NAME, count=len(rows), columns=cells, id_column=id_column)
+
+
+def _reader(columns: Sequence[str], rows: Sequence[Any]) -> Callable[[str], Sequence[Any]]:
+    """Return what returns the cells of a column."""
+    if isinstance(rows[0], dict):
+        return lambda column: [row[column] for row in rows]
+    by_place = list(zip(*rows, strict=True))
+    return lambda column: by_place[columns.index(column)]

@@ -57,6 +57,16 @@ def renamed(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
     return others, {column: name for name, column in names.items()}
 
 
+def nested(rows: Sequence[Row], *, as_text: bool = False) -> tuple[list[Row], dict[str, str]]:
+    """Return rows whose fields are within objects, and the column map that reaches into these."""
+    others, column_map = renamed(rows)
+    boxes = [{"Inner box": row, "Fax": "not sent"} for row in others]
+    return (
+        [{"Box": json.dumps(box) if as_text else box} for box in boxes],
+        {f"Box.Inner box.{column}": field for column, field in column_map.items()},
+    )
+
+
 def file(name: str, content: bytes, **options: Any) -> FileSource:
     """Return the rows of a file in memory."""
     MEMORY.pipe(f"/{name}", content)
@@ -76,6 +86,11 @@ def in_list_with_map(rows: Sequence[Row], converter: Converter) -> list[Verdict]
     return verdicts(ListSource(others, column_map=column_map), converter)
 
 
+def in_list_of_nested(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
+    others, column_map = nested(rows)
+    return verdicts(ListSource(others, column_map=column_map), converter)
+
+
 def in_query(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
     """Rows that all have the same fields."""
     names = fields_of(rows)
@@ -88,6 +103,12 @@ def in_query_with_map(rows: Sequence[Row], converter: Converter) -> list[Verdict
     names = ["Fax", *column_map]
     values = [tuple(row[name] for name in names) for row in others]
     return verdicts(spool_query(names, [values], column_map=column_map, converter=converter), converter)
+
+
+def in_query_of_nested(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
+    others, column_map = nested(rows)
+    values = [(row["Box"],) for row in others]
+    return verdicts(spool_query(["Box"], [values], column_map=column_map, converter=converter), converter)
 
 
 def jsonl(rows: Sequence[Row]) -> bytes:
@@ -116,6 +137,16 @@ def in_json(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
 def in_json_with_map(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
     others, column_map = renamed(rows)
     return verdicts(file("a.json", json.dumps(others, indent=1).encode(), column_map=column_map), converter)
+
+
+def in_json_of_nested(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
+    others, column_map = nested(rows)
+    return verdicts(file("a.json", json.dumps(others).encode(), column_map=column_map), converter)
+
+
+def in_jsonl_of_nested(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
+    others, column_map = nested(rows)
+    return verdicts(file("a.jsonl", jsonl(others), column_map=column_map), converter)
 
 
 def in_rejected_rows(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
@@ -164,8 +195,8 @@ def files_of(rows: Sequence[Row]) -> dict[str, bytes]:
     }
 
 
-PYTHON_PATHS = {path.__name__: path for path in (in_list, in_list_of_mappings, in_list_with_map)}
-QUERY_PATHS = {path.__name__: path for path in (in_list, in_query, in_query_with_map)}
+PYTHON_PATHS = {path.__name__: path for path in (in_list, in_list_of_mappings, in_list_with_map, in_list_of_nested)}
+QUERY_PATHS = {path.__name__: path for path in (in_list, in_query, in_query_with_map, in_query_of_nested)}
 JSON_PATHS = {
     path.__name__: path
     for path in (
@@ -175,6 +206,8 @@ JSON_PATHS = {
         in_jsonl_with_map,
         in_json,
         in_json_with_map,
+        in_json_of_nested,
+        in_jsonl_of_nested,
         in_rejected_rows,
     )
 }

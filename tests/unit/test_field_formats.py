@@ -187,6 +187,23 @@ def test_null_and_blank_values_are_decided_before_formats(field, how, blank):
     assert Converter(formats={field: how}).customer(record) == Converter().customer(record)
 
 
+class Raises:
+    """Raises when its type is asked for."""
+
+    __hash__ = None
+
+    @property
+    def __class__(self):
+        raise RuntimeError("of the object's own")
+
+
+@pytest.mark.parametrize(("field", "how"), {(field, str(how)): (field, how) for field, how, *_ in ACCEPTED}.values())
+@pytest.mark.parametrize("make", [Raises, lambda: {1, 2}, lambda: b"x"], ids=["raises", "set", "bytes"])
+def test_an_object_that_json_does_not_have_makes_the_row_invalid(field, how, make):
+    with pytest.raises(InvalidCustomerError):
+        converted(field, how, make())
+
+
 IMPOSSIBLE = [
     ({"birthday": "%d.%Q.%Y"}, "birthday has a pattern that is not one of datetime.strptime"),
     ({"birthday": "%d.%m.%Y %"}, "birthday has a pattern that is not one of datetime.strptime"),
