@@ -65,9 +65,9 @@ def _apply_format(path: Path, how: Format, block: Block, faults: dict[int, Inval
     cells: Sequence[Any] = block.columns[path]
     if path in block.times:
         cells = list(map(_as_time, cells))
-    given = [not is_blank(cell) for cell in cells]
-    if all(given):
+    if set(map(type, cells)) == {str} and all(map(str.strip, cells)):
         return _format_all(path, how, cells, range(len(cells)), faults)
+    given = [not is_blank(cell) for cell in cells]
     formatted = ["" if how.blank_is_empty and issubclass(type(cell), str) else cell for cell in cells]
     places = list(compress(range(len(cells)), given))
     values = _format_all(path, how, [cells[place] for place in places], places, faults)
