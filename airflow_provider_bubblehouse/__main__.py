@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from contextlib import nullcontext
@@ -11,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
+from airflow_provider_bubblehouse.check.advice import advice_for, option
+from airflow_provider_bubblehouse.check.profile import Profile
 from airflow_provider_bubblehouse.customers.converter import Converter
+from airflow_provider_bubblehouse.customers.invalid import printable_name
 from airflow_provider_bubblehouse.errors import BubblehouseError
 from airflow_provider_bubblehouse.formats import FILE_FORMATS
 from airflow_provider_bubblehouse.plural import plural
@@ -21,13 +26,19 @@ from airflow_provider_bubblehouse.push.plan import DEFAULT_MAX_BATCH_BYTES, Plan
 from airflow_provider_bubblehouse.push.push import Push
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
 from airflow_provider_bubblehouse.push.report import name_rows
+from airflow_provider_bubblehouse.sources.columns import check_formats, targets_of
 from airflow_provider_bubblehouse.sources.files import FileSource
 from airflow_provider_bubblehouse.stores import no_filesystem_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from airflow_provider_bubblehouse.check.advice import Advice
+    from airflow_provider_bubblehouse.check.profile import FieldProfile
+    from airflow_provider_bubblehouse.customers.blocks import Path
     from airflow_provider_bubblehouse.customers.converter import Chunk
+
+_SHAPES_SHOWN, _SHAPES_IN_ADVICE = 4, 3
 
 
 class _Watched:
@@ -58,34 +69,90 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console, log = Console(), Console(stderr=True)
     try:
-        push = _push(options, progress := _progress(log))
-        with progress if log.is_terminal else nullcontext():  # rich 13.0 prints an empty line even if it is disabled
-            summary = push.run()
+        profile = Profile(_converter(options))
+        push = _push(options, profile, progress := _progress(log))
     except (BubblehouseError, OSError) as error:
-        log.print(str(error), style="bold red", markup=False, highlight=False, soft_wrap=True)
+        _print_error(log, error)
         return 1
-    invalid = push.report.invalid_rows
-    if not invalid.count:
-        console.print(f"All {summary['read']:,} rows can be sent." if summary["read"] else "The file has no rows.")
-        return 0
-    table = Table("Rows", "What is wrong", Column("The first of them", overflow="fold"))
-    one_file = len(push.report.rows_by_file or ()) == 1
-    for reason, count, first_rows in invalid.faults():
-        table.add_row(f"{count:,}", reason, name_rows(("" if one_file else file, row) for file, row in first_rows))
+    try:
+        with progress if log.is_terminal else nullcontext():  # rich 13.0 prints an empty line even if it is disabled
+            push.run()
+    except (BubblehouseError, OSError) as error:
+        if not push.report.summary.read or push.report.summary.invalid < push.report.summary.read:
+            _print_error(log, error)
+            return 1
+    _print_fields(console, profile, push.report.summary.read)
+    _print_faults(console, profile, push, timezone=options.timezone)
+    return 1 if push.report.invalid_rows.count else 0
+
+
+def _print_error(log: Console, error: Exception) -> None:
+    log.print(str(error), style="bold red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_fields(console: Console, profile: Profile, read: int) -> None:
+    """Print what the fields hold, as shapes."""
+    if not read:
+        return
+    table = Table("Field", Column("Rows with a value", justify="right"), Column("Most common shapes", overflow="fold"))
+    for path, field in profile.fields:
+        shapes = [f"{shape} ({count:,})" for shape, count in field.most_common(path, _SHAPES_SHOWN)]
+        table.add_row(printable_name(".".join(path)), f"{field.filled:,}", Text("   ".join(shapes)))
     console.print(table)
-    console.print(f"Of {plural(summary['read'], 'row')}, {invalid.count:,} cannot be sent.")
-    if summary["rejected_path"]:
-        console.print(f"They are in {summary['rejected_path']}.", markup=False, highlight=False, soft_wrap=True)
-    return 1
 
 
-def _push(options: argparse.Namespace, progress: Progress) -> Push:
+def _print_faults(console: Console, profile: Profile, push: Push, *, timezone: str) -> None:
+    """Print which rows are invalid, which options would help, and the verdict."""
+    invalid, read = push.report.invalid_rows, push.report.summary.read
+    if invalid.count:
+        table = Table("Rows", "What is wrong", Column("The first of them", overflow="fold"))
+        one_file = len(push.report.rows_by_file or ()) == 1
+        for reason, count, first_rows in invalid.faults():
+            names = name_rows(("" if one_file else file, row) for file, row in first_rows)
+            table.add_row(f"{count:,}", Text(reason), names)
+        console.print(table)
+    for path, field in profile.fields:
+        if advice := advice_for(path, field, timezone=timezone):
+            _print_line(console, _advice_line(path, field, advice))
+    if profile.unknown_fields:
+        names = ", ".join(map(printable_name, profile.unknown_fields))
+        _print_line(
+            console, f"Customer2 is not known to have {names}: sent as it is. If it is another field, use --map."
+        )
+    if invalid.count:
+        _print_line(console, f"Of {read:,} rows {invalid.count:,} cannot be sent.")
+        if push.report.summary.rejected_path:
+            _print_line(console, f"They are in {push.report.summary.rejected_path}.")
+    else:
+        _print_line(console, f"All {read:,} rows can be sent." if read else "The file has no rows.")
+
+
+def _print_line(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _advice_line(path: Path, field: FieldProfile, advice: Advice) -> str:
+    shapes = " or ".join(shape for shape, _ in field.invalid_shapes(path, _SHAPES_IN_ADVICE))
+    rows = "1 row is" if field.invalid == 1 else f"{field.invalid:,} rows are"
+    which = "" if advice.share == 1 else f" for {advice.share:.0%} of these rows"
+    options = ", or ".join(option(advice.field, how) for how in advice.formats)
+    choose = "; look at a value to know which" if len(advice.formats) > 1 else ""
+    return f"{advice.field}: {rows} {shapes}. Set{which} {options}{choose}."
+
+
+def _converter(options: argparse.Namespace) -> Converter:
+    formats = dict(options.format)
+    check_formats(formats, targets_of(dict(options.map) or None))
+    return Converter(timezone=options.timezone, largest=largest_customer(options.max_batch_bytes), formats=formats)
+
+
+def _push(options: argparse.Namespace, profile: Profile, progress: Progress) -> Push:
     """Return a push that calls nothing."""
     filesystem, path = _filesystem(options.path)
     rejected_rows = None
     if options.rejected is not None:
         rejected_rows = RejectedRows(*_filesystem(options.rejected))
-    source = FileSource(filesystem, path, file_format=options.format, column_map=dict(options.map) or None)
+    source = FileSource(filesystem, path, file_format=options.file_format, column_map=dict(options.map) or None)
     return Push(
         plan=Plan(
             batch_size=1,
@@ -95,7 +162,7 @@ def _push(options: argparse.Namespace, progress: Progress) -> Push:
             skip_invalid=True,
         ),
         source=_Watched(source, progress),
-        converter=Converter(timezone=options.timezone, largest=largest_customer(options.max_batch_bytes)),
+        converter=profile,
         connect=None,
         rejected_rows=rejected_rows,
     )
@@ -134,14 +201,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = check.add_argument
     add("path", metavar="PATH", help="a file, a URL of an object store, or a glob in quotes")
-    add("--format", choices=FILE_FORMATS, default="auto", help="default auto, by the suffix")
+    add("--file-format", choices=FILE_FORMATS, default="auto", help="default auto, by the suffix")
     add(
         "--map",
         type=_mapping,
         action="append",
         default=[],
         metavar="COLUMN=FIELD",
-        help="send this column as this field, such as CustomerId=id or City=extras.city; exactly these are sent",
+        help="column_map: send this column as this field, such as CustomerId=id or traits.city=extras.city; exactly "
+        "these are sent",
+    )
+    add(
+        "--format",
+        type=_format,
+        action="append",
+        default=[],
+        metavar="FIELD=HOW",
+        help="formats: how the file writes this field, such as birthday=%%d.%%m.%%Y, tags=, or "
+        '\'optin={"J": true, "N": false}\'',
     )
     add("--timezone", default="UTC", help="the time zone of times without an offset, default UTC")
     add("--max-batch-bytes", type=int, default=DEFAULT_MAX_BATCH_BYTES, metavar="N", help="as the operator's parameter")
@@ -156,6 +233,21 @@ def _mapping(text: str) -> tuple[str, str]:
     return column, field
 
 
+def _format(text: str) -> tuple[str, object]:
+    field, equals, how = text.partition("=")
+    if not equals and text in FILE_FORMATS:
+        raise argparse.ArgumentTypeError(f"is how a field is written; the format of the file is --file-format {text}")
+    if not (field and how):
+        raise argparse.ArgumentTypeError("must be FIELD=HOW, such as birthday=%d.%m.%Y")
+    if not how.startswith("{"):
+        return field, how
+    try:
+        return field, json.loads(how)
+    except ValueError:
+        raise argparse.ArgumentTypeError('must be a JSON object after the =, such as {"J": true}') from None
+
+
 if __name__ == "__main__":
-    logging.getLogger("airflow_provider_bubblehouse.push.report").setLevel(logging.ERROR)  # says what main() shows
+    for name in ("push.report", "customers.converter"):  # which say what main() shows
+        logging.getLogger(f"airflow_provider_bubblehouse.{name}").setLevel(logging.ERROR)
     sys.exit(main())

@@ -22,7 +22,7 @@ from airflow_provider_bubblehouse.customers.values import FIRST_HUGE_NUMBER, exa
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_NULL_WORDS = frozenset({r"\n", "null", "none", "nan", "nat", "n/a", "undefined", "<na>"})
+NULL_WORDS = frozenset({r"\n", "null", "none", "nan", "nat", "n/a", "undefined", "<na>"})
 _SHOPIFY_CUSTOMER = re.compile(r"gid://[^/]+/Customer/([^/?#]+)")
 _ZERO = re.compile(r"[-+]?0+")
 # What a spreadsheet or pandas makes of a long number. The + is required: 123e45 may be a hexadecimal id.
@@ -53,7 +53,7 @@ def identifier(column: str, value: object) -> str | UnsetType:
         if match is None:
             raise InvalidCustomerError("is a gid:// of something other than a Customer")
         text = match[1]
-    if text.lower() in _NULL_WORDS:
+    if text.lower() in NULL_WORDS:
         raise InvalidCustomerError("is a word for a missing value; leave the cell empty")
     if _ZERO.fullmatch(text):
         raise InvalidCustomerError("is 0, which shop systems give to guests")
@@ -94,7 +94,7 @@ def are_identifiers(identifiers: Sequence[str], column: str) -> bool:
     return (
         not joined.translate(None, _ID_CHARACTERS)
         and all(map(str.strip, identifiers, repeat("-0")))
-        and _NULL_WORDS.isdisjoint(map(str.lower, identifiers))
+        and NULL_WORDS.isdisjoint(map(str.lower, identifiers))
         and {column, "id"}.isdisjoint(identifiers)
     )
 
