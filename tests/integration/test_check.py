@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -38,7 +39,8 @@ def check(tmp_path, capsys, monkeypatch):
 
 
 def test_a_file_whose_rows_can_all_be_sent_passes(check):
-    assert check("1,a@example.com,2020-01-15T10:30:00Z\n2,,\n") == (0, "All 2 rows can be sent.")
+    code, said = check("1,a@example.com,2020-01-15T10:30:00Z\n2,,\n")
+    assert (code, said.splitlines()[-1]) == (0, "All 2 rows can be sent.")
 
 
 def test_a_file_without_rows_is_said_to_have_none(check):
@@ -68,7 +70,7 @@ def test_invalid_rows_are_written_where_they_can_be_mended(check, tmp_path):
     assert f"They are in {tmp_path}/rejected." in said
     (line,) = (tmp_path / "rejected" / "2.jsonl").read_text().splitlines()
     assert json.loads(line)["customer"] == {"signed_up_at": "2020-01-15T10:30:00Z"}
-    assert main(["check", str(tmp_path / "rejected" / "*.jsonl"), "--format", "rejected"]) == 1
+    assert main(["check", str(tmp_path / "rejected" / "*.jsonl"), "--file-format", "rejected"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,157 @@ def test_a_mapping_that_is_none_is_refused(check, capsys, mapping):
     assert "must be COLUMN=FIELD" in capsys.readouterr().err
 
 
+def words_of(said: str) -> str:
+    """Return what was printed without the lines of tables."""
+    return " ".join(re.sub("[━│┃┏┓┗┛┡┩└┘─┴┳╇]", " ", said).split())
+
+
+@pytest.fixture
+def check_csv(tmp_path, capsys, monkeypatch):
+    """Return what checks a CSV with any header, and returns the exit code and the words that were printed."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(header: str, rows: list[str], *arguments: str) -> tuple[int, str]:
+        path = tmp_path / "customers.csv"
+        path.write_text("\n".join([header, *rows]) + "\n")
+        code = main(["check", str(path), *arguments])
+        return code, words_of("".join(capsys.readouterr()))
+
+    return run
+
+
+def test_the_shapes_of_each_field_are_shown_with_how_many_rows_have_a_value(check_csv):
+    rows = [f"{1000 + number},Ada,{number % 2},31.01.1990," for number in range(20)]
+    code, said = check_csv("id,first_name,optin,extras,phone", rows, "--map", "id=id", "--map", "first_name=first_name")
+    assert code == 0
+    assert "id 20 9999 (20)" in said
+    assert "first_name 20 Aaa (20)" in said
+    assert "optin" not in said
+    code, said = check_csv("id,first_name,optin,phone,tier", ["7,Ada,J,,x", "8,Ada,N,,y", "9,Eve,N,,z", "9,Eve,J,,z"])
+    assert code == 1
+    assert "optin 4 J (2) N (2)" in said
+    assert "phone" not in said
+    assert "Customer2 is not known to have tier: sent as it is. If it is another field, use --map." in said
+
+
+ADVICE = [
+    ("birthday", ["31.01.1990", "1.2.1985"], "birthday=%d.%m.%Y"),
+    ("birthday", ["01/31/1990", "02/01/1985"], "birthday=%m/%d/%Y"),
+    ("birthday", ["01/02/1990"], "birthday=%d/%m/%Y"),
+    ("birthday", ["31.01."], "birthday=%d.%m."),
+    ("birthday", ["0000-00-00"], 'birthday={"0000-00-00": null}'),
+    ("signed_up_at", ["31.01.2020 10:30"], "signed_up_at=%d.%m.%Y %H:%M"),
+    ("signed_up_at", ["Jan 31 2020"], None),
+    ("signed_up_at", ["1579084200"], "signed_up_at=epoch"),
+    ("signed_up_at", ["1579084200123"], "signed_up_at=epoch_ms"),
+    ("email_marketing_consent_change_time", ["31.01.2020"], None),
+    ("email_marketing_consent_change_time", ["31.01.2020 10:30"], "email_marketing_consent_change_time=%d.%m.%Y %H:%M"),
+    ("tags", ["vip; gold", "vip"], "tags=;"),
+    ("tags", ["vip"], "tags=,"),
+    ("optin", ["J", "N"], 'optin={"J": true, "N": false}'),
+    ("optin", ["maybe"], None),
+    ("id", ["0"], 'id={"0": null}'),
+    ("total_spent", ["$5"], None),
+]
+
+
+@pytest.mark.parametrize(("field", "values", "fix"), ADVICE, ids=str)
+def test_the_format_that_would_help_is_named_and_does_help(check_csv, field, values, fix):
+    header, before = ("email,id", "a@example.com") if field == "id" else (f"id,{field}", "7")
+    rows = [f'{before},"{value}"' for value in values]
+    code, said = check_csv(header, rows)
+    assert code == 1
+    if fix is None:
+        assert "Set" not in said
+        return
+    assert f"(here: --format '{fix}')" in said
+    code, said = check_csv(header, rows, "--format", fix)
+    assert code == 0, said
+
+
+def test_if_two_formats_would_help_both_are_named(check_csv):
+    _, said = check_csv("id,birthday", ["1,01/02/1990", "2,03/04/1990"])
+    assert "birthday: 2 rows are 99/99/9999. Set formats={'birthday': '%d/%m/%Y'}" in said
+    assert "or formats={'birthday': '%m/%d/%Y'}" in said
+    assert "look at a value to know which" in said
+
+
+def test_a_format_that_helps_some_rows_says_how_many(check_csv):
+    _, said = check_csv("id,birthday", ["1,31.01.1990", "2,31.02.1990", "3,x", "4,y"])
+    assert "birthday: 4 rows are" in said
+    assert "Set for 25% of these rows formats={'birthday': '%d.%m.%Y'}" in said
+
+
+def test_faults_of_all_fields_lead_to_advice_at_once(check_csv):
+    _, said = check_csv("id,birthday,tags", ["1,31.01.1990,vip"])
+    assert "--format 'birthday=%d.%m.%Y'" in said
+    assert "--format 'tags=,'" in said
+
+
+def test_if_all_rows_are_invalid_the_faults_are_shown_too(check_csv):
+    code, said = check_csv("id,birthday", ["1,x", "2,y"])
+    assert code == 1
+    assert "2 birthday must be a date such as 2026-01-31 rows 1, 2" in said
+    assert said.endswith("Of 2 rows 2 cannot be sent.")
+
+
+NAMES = ["Ada", "Eve", "Al", "Jo", "J", "N", "O'Neil", "Łu", "sEnTiNeL", "Null", "No", "Ja"]
+
+
+@pytest.mark.parametrize("field", ["first_name", "last_name", "id", "tags", "Vorname", "optin", "birthday", "extras.a"])
+def test_no_name_is_shown_however_short_and_however_often(tmp_path, capsys, monkeypatch, field):
+    monkeypatch.setenv("COLUMNS", "300")
+    path = tmp_path / "customers.csv"
+    path.write_text("email,x\n" + "".join(f"a@example.com,{name}\n" for name in NAMES * 5))
+    main(["check", str(path), "--map", "email=email", "--map", f"x={field}"])
+    said = words_of("".join(capsys.readouterr()))
+    shown = said.partition("Most common shapes")[2].partition("What is wrong")[0].replace(f" {field} ", " ")
+    allowed = {"Null"}  # a word for a missing value
+    assert {word.strip("().") for word in re.split(r"[ ,]", shown)} & set(NAMES) <= allowed
+
+
+def test_shapes_that_look_like_markup_are_printed_as_they_are(check_csv):
+    code, said = check_csv("id,first_name", ["1,[/bold]", "2,[red]"])
+    assert code == 0
+    assert "[/aaaa] (1)" in said
+    assert "[aaa] (1)" in said
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("jsonl", "the format of the file is --file-format jsonl"),
+        ("birthday", "must be FIELD=HOW"),
+        ("birthday=", "must be FIELD=HOW"),
+        ("optin={", "must be a JSON object"),
+    ],
+)
+def test_a_format_that_cannot_be_read_is_refused(check_csv, capsys, argument, said):
+    with pytest.raises(SystemExit) as caught:
+        check_csv("id", ["1"], "--format", argument)
+    assert caught.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_formats_that_cannot_work_are_refused_as_by_the_operator(check_csv):
+    code, said = check_csv("id", ["1"], "--format", "birthday=dd.mm.yyyy")
+    assert code == 1
+    assert said.startswith("formats: birthday takes a strptime pattern")
+    code, said = check_csv("id", ["1"], "--map", "id=id", "--format", "birthday=%d.%m.%Y")
+    assert (code, said) == (1, "formats names birthday, which column_map does not fill.")
+
+
+def test_the_command_does_not_import_airflow(tmp_path):
+    path = tmp_path / "customers.csv"
+    path.write_text("id,birthday\n1,31.01.1990\n")
+    code = (
+        "import sys; from airflow_provider_bubblehouse.__main__ import main;"
+        f"code = main(['check', {str(path)!r}, '--format', 'birthday=%d.%m.%Y']);"
+        "assert 'airflow' not in sys.modules; sys.exit(code)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
 def test_in_a_terminal_a_bar_shows_how_far_it_is(tmp_path):
     path = tmp_path / "customers.jsonl"
     path.write_text('{"id": "1"}\n' * 100_000)
@@ -118,6 +271,6 @@ def test_in_a_terminal_a_bar_shows_how_far_it_is(tmp_path):
     finally:
         os.close(ours)
         os.close(theirs)
-    assert (done.returncode, done.stdout) == (0, "All 100,000 rows can be sent.\n")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "All 100,000 rows can be sent.")
     assert "Checking" in drawn
     assert "━" in drawn
