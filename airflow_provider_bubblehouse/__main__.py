@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -24,6 +24,7 @@ from airflow_provider_bubblehouse.plural import plural
 from airflow_provider_bubblehouse.push.batches import largest_customer
 from airflow_provider_bubblehouse.push.plan import DEFAULT_MAX_BATCH_BYTES, Plan
 from airflow_provider_bubblehouse.push.push import Push
+from airflow_provider_bubblehouse.push.reader import AllRowsInvalidError
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
 from airflow_provider_bubblehouse.push.report import name_rows
 from airflow_provider_bubblehouse.sources.columns import check_formats, targets_of
@@ -71,23 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         profile = Profile(_converter(options))
         push = _push(options, profile, progress := _progress(log))
-    except (BubblehouseError, OSError) as error:
-        _print_error(log, error)
-        return 1
-    try:
-        with progress if log.is_terminal else nullcontext():  # rich 13.0 prints an empty line even if it is disabled
+        # rich 13.0 prints an empty line even if the bar is disabled
+        with suppress(AllRowsInvalidError), progress if log.is_terminal else nullcontext():
             push.run()
     except (BubblehouseError, OSError) as error:
-        if not push.report.summary.read or push.report.summary.invalid < push.report.summary.read:
-            _print_error(log, error)
-            return 1
+        log.print(str(error), style="bold red", markup=False, highlight=False, soft_wrap=True)
+        return 1
     _print_fields(console, profile, push.report.summary.read)
     _print_faults(console, profile, push, timezone=options.timezone)
     return 1 if push.report.invalid_rows.count else 0
-
-
-def _print_error(log: Console, error: Exception) -> None:
-    log.print(str(error), style="bold red", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_fields(console: Console, profile: Profile, read: int) -> None:
@@ -120,11 +113,11 @@ def _print_faults(console: Console, profile: Profile, push: Push, *, timezone: s
             console, f"Customer2 is not known to have {names}: sent as it is. If it is another field, use --map."
         )
     if invalid.count:
-        _print_line(console, f"Of {read:,} rows {invalid.count:,} cannot be sent.")
+        _print_line(console, f"Of {plural(read, 'row')}, {invalid.count:,} cannot be sent.")
         if push.report.summary.rejected_path:
             _print_line(console, f"They are in {push.report.summary.rejected_path}.")
     else:
-        _print_line(console, f"All {read:,} rows can be sent." if read else "The file has no rows.")
+        _print_line(console, f"All {plural(read, 'row')} can be sent." if read else "The file has no rows.")
 
 
 def _print_line(console: Console, line: str) -> None:

@@ -89,6 +89,12 @@ def test_a_file_that_cannot_be_read_is_told_without_a_traceback(tmp_path, monkey
     assert printed.err.startswith(said)
 
 
+def test_a_broken_file_whose_first_rows_are_invalid_is_still_broken(check):
+    code, said = check("1,,x\n" * 100 + '2,"')
+    assert code == 1
+    assert "line 102: the CSV is broken here" in " ".join(said.split())
+
+
 def test_a_broken_file_is_told_by_its_line(check):
     code, said = check('1,,\n2,"')
     assert code == 1
@@ -194,7 +200,7 @@ def test_if_all_rows_are_invalid_the_faults_are_shown_too(check_csv):
     code, said = check_csv("id,birthday", ["1,x", "2,y"])
     assert code == 1
     assert "2 birthday must be a date such as 2026-01-31 rows 1, 2" in said
-    assert said.endswith("Of 2 rows 2 cannot be sent.")
+    assert said.endswith("Of 2 rows, 2 cannot be sent.")
 
 
 NAMES = ["Ada", "Eve", "Al", "Jo", "J", "N", "O'Neil", "Łu", "sEnTiNeL", "Null", "No", "Ja"]
