@@ -15,7 +15,7 @@ from airflow_provider_bubblehouse.customers.patterns import read_pattern
 from airflow_provider_bubblehouse.errors import PermanentError
 from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
 
-ABSENT = object()
+ABSENT = "absent"
 NEXT_YEAR = dt.datetime.now(dt.UTC).year + 1
 BERLIN = "Europe/Berlin"
 
