@@ -28,6 +28,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import recipes
 import requests
 import yaml
 from airflow.models.connection import Connection
@@ -138,6 +139,10 @@ def page(block, sandbox, airflow_database, chinook_database, tmp_path, monkeypat
     page.write("data/corrected/1.jsonl", REJECTED)
     for name in ("customers", "north", "south", "shards/0", "shards/1"):
         page.write(f"data/{name}.jsonl", JSONL)
+    for name, content in recipes.FILES.items():
+        recipe = page.file(f"data/{name}")
+        recipe.parent.mkdir(parents=True, exist_ok=True)
+        recipe.write_bytes(content)
     packed = page.file("data/customers/2026-01-01.csv.gz")
     packed.parent.mkdir()
     packed.write_bytes(gzip.compress(CSV.encode()))

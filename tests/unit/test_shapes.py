@@ -59,17 +59,17 @@ def test_known_words_are_told_from_others(text, word):
 @pytest.mark.parametrize(
     ("field", "values", "shown"),
     [
-        ("optin", ["J", "N", "N", "J"], {"J", "N"}),
-        ("optin", ["J", "N", "N"], {"A", "N"}),  # J may be an initial
-        ("optin", ["J", "J", "Ada", "Eve"], {"A", "Aaa"}),
-        ("first_name", ["J", "J", "No", "No"], {"A", "Aa"}),
-        ("first_name", ["NULL", "NULL", "Ada"], {"NULL", "Aaa"}),
-        ("extras", ["yes", "yes", "no", "no"], {"yes", "no"}),
+        ("optin", ["J", "N", "N", "J"], ["J", "N"]),
+        ("optin", ["J", "N", "N"], ["A", "N"]),  # J may be an initial
+        ("optin", ["J", "J", "Ada", "Eve"], ["A", "Aaa"]),
+        ("first_name", ["J", "J", "No", "No"], ["A", "Aa"]),
+        ("first_name", ["NULL", "NULL", "Ada"], ["NULL", "Aaa"]),
+        ("extras", ["yes", "yes", "no", "no"], ["yes", "no"]),
     ],
     ids=str,
 )
 def test_words_are_shown_only_where_they_cannot_be_names(field, values, shown):
     profile = FieldProfile()
     profile.add(values)
-    assert {shape for shape, _ in profile.most_common((field,), 10)} == shown
+    assert {shape for shape, _ in profile.most_common((field,), 10)} == set(shown)
     assert sum(count for _, count in profile.most_common((field,), 10)) == profile.filled == len(values)
