@@ -12,6 +12,7 @@ from msgspec import UNSET
 from airflow_provider_bubblehouse.customers.blocks import Block
 from airflow_provider_bubblehouse.customers.fields import FIELD_NAMES, CanonicalFields
 from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
+from airflow_provider_bubblehouse.customers.nested import Objects
 from airflow_provider_bubblehouse.customers.values import are_clean_texts
 from airflow_provider_bubblehouse.errors import PermanentError
 from airflow_provider_bubblehouse.formats.blocks import whole_lines
@@ -193,8 +194,15 @@ def _table(file: _File, header: Sequence[str]) -> Table:
         check_columns(file.name, header, targets)
     except PermanentError as error:
         raise _header_error(file, header, str(error)) or error from None
-    places = {path: header.index(column) for column, path in targets.items()}
-    return Table(file, len(header), places)
+    places: dict[Path | str, int] = {}
+    nested: dict[Path, str] = {}
+    for column, path in targets.items():
+        if column in header:
+            places[path] = header.index(column)
+        else:  # a field of the objects in another column
+            nested[path], head = column, column.partition(".")[0]
+            places[head] = header.index(head)
+    return Table(file, len(header), places, nested)
 
 
 def _header_error(file: _File, header: Sequence[str], fault: str) -> PermanentError | None:
@@ -222,22 +230,28 @@ class Table:
 
     :param file: the file.
     :param width: how many cells a row has.
-    :param places: of each field that is sent, the place of its cell in a row.
+    :param places: of each field that is sent, and of each column that holds objects, the place of its cell in a row.
+    :param nested: the column of each field that is within such an object, such as ``traits.email``.
     """
 
-    def __init__(self, file: _File, width: int, places: Mapping[Path, int]) -> None:
+    def __init__(self, file: _File, width: int, places: Mapping[Path | str, int], nested: Mapping[Path, str]) -> None:
         self._file = file
         self._dialect = file.dialect
         self._width = width
         self._places = places
+        self._nested = nested
+        paths = [path for path in places if isinstance(path, tuple)]
+        self._texts = frozenset(paths)
         self._id_column = id_column_of(file.columns)
         self._parser = _Parser(file.dialect)
-        names = ",".join(name for path in places for name in path)
+        names = ",".join(name for path in (*paths, *nested) for name in path)
         self._not_utf8_names = "" if are_clean_texts([names]) else self._not_utf8(names)
-        self._canonical = CanonicalFields(places, texts_only=True)
+        self._canonical = CanonicalFields(paths, texts_only=True)
         self._blanks = _BLANKS.replace(file.dialect.delimiter, "")
         # Bytes that the names in a row do not exceed as JSON, with what rules add to values.
-        self._names_size = sum(len(name) * _LONGEST_ESCAPE + _LONGEST_ADDITION for path in places for name in path)
+        self._names_size = sum(
+            len(name) * _LONGEST_ESCAPE + _LONGEST_ADDITION for path in (*paths, *nested) for name in path
+        )
 
     def block_of_lines(self, block: bytes) -> Block | None:
         """
@@ -291,7 +305,7 @@ class Table:
 
     def _block(
         self,
-        columns: Mapping[Path, Sequence[str]],
+        columns: Mapping[Path | str, Sequence[str]],
         count: int,
         text: str,
         broken: Mapping[int, InvalidCustomerError] | None = None,
@@ -300,20 +314,27 @@ class Table:
     ) -> Block:
         clean = are_clean_texts([text])
         values = self._values(columns, text)
+        cells = {path: _given(some, may_be_blank=may_be_blank) for path, some in values.items()}
         return Block(
             file=self._file.name,
             count=count,
-            columns={path: _given(cells, may_be_blank=may_be_blank) for path, cells in values.items()},
+            columns=self._by_field(cells),
             broken=broken or {},
             clean=clean,
             canonical=self._canonical.in_csv(text) if clean else frozenset(),
-            texts=self._places.keys(),
+            texts=self._texts,
             bound=self._names_size + len(text) * _LONGEST_ESCAPE,
             id_column=self._id_column,
             not_utf8=self._not_utf8_names if clean else self._not_utf8(text),
         )
 
-    def _values(self, columns: Mapping[Path, Sequence[str]], text: str) -> Mapping[Path, Sequence[str]]:
+    def _by_field(self, cells: Mapping[Path | str, Sequence[Any]]) -> Mapping[Path, Sequence[Any]]:
+        """Return the values of each field, also of those within objects."""
+        objects = Objects(lambda head: cells[head])
+        by_field = {path: some for path, some in cells.items() if isinstance(path, tuple)}
+        return by_field | {path: objects.cells(column) for path, column in self._nested.items()}
+
+    def _values(self, columns: Mapping[Path | str, Sequence[str]], text: str) -> Mapping[Path | str, Sequence[str]]:
         """Return cells without escape characters, and empty ones in place of null values."""
         escape, quote = self._dialect.escape_char, self._dialect.quote_char
         nulls = {null for null in self._dialect.null_values if null in text or (quote and quote in null)}

@@ -57,12 +57,11 @@ def renamed(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
     return others, {column: name for name, column in names.items()}
 
 
-def nested(rows: Sequence[Row], *, as_text: bool = False) -> tuple[list[Row], dict[str, str]]:
+def nested(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
     """Return rows whose fields are within objects, and the column map that reaches into these."""
     others, column_map = renamed(rows)
-    boxes = [{"Inner box": row, "Fax": "not sent"} for row in others]
     return (
-        [{"Box": json.dumps(box) if as_text else box} for box in boxes],
+        [{"Box": {"Inner box": row, "Fax": "not sent"}} for row in others],
         {f"Box.Inner box.{column}": field for column, field in column_map.items()},
     )
 

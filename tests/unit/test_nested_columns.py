@@ -9,10 +9,11 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from every_path import file, jsonl, verdicts
+from every_path import csv_text, file, jsonl, verdicts
 
 from airflow_provider_bubblehouse.customers.converter import Converter
 from airflow_provider_bubblehouse.errors import PermanentError
+from airflow_provider_bubblehouse.formats.dialect import Dialect
 from airflow_provider_bubblehouse.sources.query import spool_query
 from airflow_provider_bubblehouse.sources.records import ListSource
 
@@ -64,6 +65,24 @@ ROWS = [
 def test_a_dot_in_a_column_reaches_into_an_object_unless_a_column_has_that_exact_name(row, customer):
     for name, source in sources(row).items():
         assert verdicts(source, CONVERTER) == [("sent", "1", customer)], name
+
+
+@pytest.mark.parametrize(("row", "customer"), ROWS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize("delimiter", [",", "|"])
+def test_csv_has_objects_as_json_text(row, customer, delimiter):
+    cells = [json.dumps(value) if isinstance(value, dict) else value or "" for value in row.values()]
+    content = csv_text([dict(zip(row, cells, strict=True))] * 3, delimiter=delimiter)
+    source = file("a.csv", content, column_map=MAP, dialect=Dialect(delimiter=delimiter))
+    if row.get("traits.email", "") is None:  # an empty cell of CSV is absent
+        customer = {"id": "1"}
+    assert verdicts(source, CONVERTER) == [("sent", "1", customer)] * 3
+
+
+def test_a_csv_without_quotes_may_have_objects_too():
+    content = b"userId|traits\n" + b'1|{"email": "a@example.com"}\n2|\n3|no object\n' * 2
+    source = file("a.csv", content, column_map=MAP, dialect=Dialect(delimiter="|", quote_char=None))
+    expected = [("sent", "1", {"id": "1", "email": "a@example.com"}), ("sent", "2", {"id": "2"}), ("invalid", "email")]
+    assert verdicts(source, CONVERTER) == expected * 2
 
 
 @pytest.mark.parametrize("value", ["no object", 5, [], ["a"], True, '["a"]', "{", {"address": "Rome"}])
