@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from contextlib import nullcontext, suppress
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,12 +15,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from airflow_provider_bubblehouse.check.advice import advice_for, option
+from airflow_provider_bubblehouse.check.advice import advice_for, format_option, null_values_in, null_values_option
 from airflow_provider_bubblehouse.check.profile import Profile
 from airflow_provider_bubblehouse.customers.converter import Converter
 from airflow_provider_bubblehouse.customers.invalid import printable_name
-from airflow_provider_bubblehouse.errors import BubblehouseError
+from airflow_provider_bubblehouse.errors import BubblehouseError, PermanentError
 from airflow_provider_bubblehouse.formats import FILE_FORMATS
+from airflow_provider_bubblehouse.formats.dialect import Dialect
 from airflow_provider_bubblehouse.plural import plural
 from airflow_provider_bubblehouse.push.batches import largest_customer
 from airflow_provider_bubblehouse.push.plan import DEFAULT_MAX_BATCH_BYTES, Plan
@@ -79,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.print(str(error), style="bold red", markup=False, highlight=False, soft_wrap=True)
         return 1
     _print_fields(console, profile, push.report.summary.read)
-    _print_faults(console, profile, push, timezone=options.timezone)
+    _print_faults(console, push)
+    _print_advice(console, profile, timezone=options.timezone, is_csv=_is_csv(options))
+    _print_verdict(console, profile, push)
     return 1 if push.report.invalid_rows.count else 0
 
 
@@ -94,30 +98,46 @@ def _print_fields(console: Console, profile: Profile, read: int) -> None:
     console.print(table)
 
 
-def _print_faults(console: Console, profile: Profile, push: Push, *, timezone: str) -> None:
-    """Print which rows are invalid, which options would help, and the verdict."""
-    invalid, read = push.report.invalid_rows, push.report.summary.read
-    if invalid.count:
-        table = Table("Rows", "What is wrong", Column("The first of them", overflow="fold"))
-        one_file = len(push.report.rows_by_file or ()) == 1
-        for reason, count, first_rows in invalid.faults():
-            names = name_rows(("" if one_file else file, row) for file, row in first_rows)
-            table.add_row(f"{count:,}", Text(reason), names)
-        console.print(table)
+def _print_faults(console: Console, push: Push) -> None:
+    """Print what is wrong with which rows."""
+    invalid = push.report.invalid_rows
+    if not invalid.count:
+        return
+    table = Table("Rows", "What is wrong", Column("The first of them", overflow="fold"))
+    one_file = len(push.report.rows_by_file or ()) == 1
+    for reason, count, first_rows in invalid.faults():
+        names = name_rows(("" if one_file else file, row) for file, row in first_rows)
+        table.add_row(f"{count:,}", Text(reason), names)
+    console.print(table)
+
+
+def _print_advice(console: Console, profile: Profile, *, timezone: str, is_csv: bool) -> None:
+    """Print which options would help."""
     for path, field in profile.fields:
-        if advice := advice_for(path, field, timezone=timezone):
+        if advice := advice_for(path, field, timezone=timezone, has_null_values=is_csv):
             _print_line(console, _advice_line(path, field, advice))
+    if is_csv and (words := null_values_in(field for _, field in profile.fields)):
+        values = plural(sum(words.values()), "value")
+        _print_line(
+            console, f"{values} are {' or '.join(sorted(words))}, which is text. Set {null_values_option(words)}."
+        )
     if profile.unknown_fields:
         names = ", ".join(map(printable_name, profile.unknown_fields))
         _print_line(
             console, f"Customer2 is not known to have {names}: sent as it is. If it is another field, use --map."
         )
-    if invalid.count:
-        _print_line(console, f"Of {plural(read, 'row')}, {invalid.count:,} cannot be sent.")
-        if push.report.summary.rejected_path:
-            _print_line(console, f"They are in {push.report.summary.rejected_path}.")
-    else:
-        _print_line(console, f"All {plural(read, 'row')} can be sent." if read else "The file has no rows.")
+
+
+def _print_verdict(console: Console, profile: Profile, push: Push) -> None:
+    summary = push.report.summary
+    if not summary.invalid:
+        _print_line(
+            console, f"All {plural(summary.read, 'row')} can be sent." if summary.read else "The file has no rows."
+        )
+        return
+    _print_line(console, f"Of {plural(summary.read, 'row')}, {summary.invalid:,} cannot be sent.")
+    if summary.rejected_path:
+        _print_line(console, f"They are in {summary.rejected_path}.")
 
 
 def _print_line(console: Console, line: str) -> None:
@@ -128,7 +148,7 @@ def _advice_line(path: Path, field: FieldProfile, advice: Advice) -> str:
     shapes = " or ".join(shape for shape, _ in field.invalid_shapes(path, _SHAPES_IN_ADVICE))
     rows = "1 row is" if field.invalid == 1 else f"{field.invalid:,} rows are"
     which = "" if advice.share == 1 else f" for {advice.share:.0%} of these rows"
-    options = ", or ".join(option(advice.field, how) for how in advice.formats)
+    options = ", or ".join(format_option(advice.field, how) for how in advice.formats)
     choose = "; look at a value to know which" if len(advice.formats) > 1 else ""
     return f"{advice.field}: {rows} {shapes}. Set{which} {options}{choose}."
 
@@ -139,13 +159,35 @@ def _converter(options: argparse.Namespace) -> Converter:
     return Converter(timezone=options.timezone, largest=largest_customer(options.max_batch_bytes), formats=formats)
 
 
+def _is_csv(options: argparse.Namespace) -> bool:
+    by_suffix = ".csv" in PurePath(options.path.lower()).suffixes
+    return options.file_format == "csv" or (options.file_format == "auto" and by_suffix)
+
+
+def _dialect(options: argparse.Namespace) -> Dialect:
+    """Return the dialect that all --csv describe together."""
+    if options.csv and options.file_format not in ("auto", "csv"):
+        raise PermanentError("--csv is for CSV files: --file-format must be csv or auto.")
+    given: dict[str, Any] = {}
+    for one in options.csv:
+        null_values = [*given.get("null_values", []), *one.get("null_values", [])]
+        given |= one | ({"null_values": null_values} if null_values else {})
+    return Dialect.of(given)
+
+
 def _push(options: argparse.Namespace, profile: Profile, progress: Progress) -> Push:
     """Return a push that calls nothing."""
     filesystem, path = _filesystem(options.path)
     rejected_rows = None
     if options.rejected is not None:
         rejected_rows = RejectedRows(*_filesystem(options.rejected))
-    source = FileSource(filesystem, path, file_format=options.file_format, column_map=dict(options.map) or None)
+    source = FileSource(
+        filesystem,
+        path,
+        file_format=options.file_format,
+        column_map=dict(options.map) or None,
+        dialect=_dialect(options),
+    )
     return Push(
         plan=Plan(
             batch_size=1,
@@ -213,6 +255,14 @@ def _parser() -> argparse.ArgumentParser:
         help="formats: how the file writes this field, such as birthday=%%d.%%m.%%Y, tags=, or "
         '\'optin={"J": true, "N": false}\'',
     )
+    add(
+        "--csv",
+        type=_csv_options,
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="csv: how the file is written, such as delimiter=; or encoding=cp1252; or all options as a JSON object",
+    )
     add("--timezone", default="UTC", help="the time zone of times without an offset, default UTC")
     add("--max-batch-bytes", type=int, default=DEFAULT_MAX_BATCH_BYTES, metavar="N", help="as the operator's parameter")
     add("--rejected", metavar="FOLDER", help="write the invalid rows there, to be mended")
@@ -232,12 +282,27 @@ def _format(text: str) -> tuple[str, object]:
         raise argparse.ArgumentTypeError(f"is how a field is written; the format of the file is --file-format {text}")
     if not (field and how):
         raise argparse.ArgumentTypeError("must be FIELD=HOW, such as birthday=%d.%m.%Y")
-    if not how.startswith("{"):
-        return field, how
+    return field, _json(how) if how.startswith("{") else how
+
+
+def _csv_options(text: str) -> dict[str, Any]:
+    name, equals, value = text.partition("=")
+    if text.startswith("{"):
+        return dict(_json(text))
+    if not (name and equals):
+        raise argparse.ArgumentTypeError("must be OPTION=VALUE, such as delimiter=;")
+    if name in ("null_values", "column_names"):
+        return {name: _json(value) if value.startswith("[") else value.split(",")}
+    if name == "skip_rows" and value.isdecimal():
+        return {name: int(value)}
+    return {name: "\t" if value == "\\t" else value or None}
+
+
+def _json(text: str) -> Any:
     try:
-        return field, json.loads(how)
+        return json.loads(text)
     except ValueError:
-        raise argparse.ArgumentTypeError('must be a JSON object after the =, such as {"J": true}') from None
+        raise argparse.ArgumentTypeError(f"has JSON that cannot be read: {text}") from None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which format would make the invalid values of a field valid: candidates are tried on samples of them."""
+"""Which options would help: formats are tried on samples of invalid values, and words for a missing value are named."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from airflow_provider_bubblehouse.check.shapes import MISSING_WORDS, NO_WORDS, Y
 from airflow_provider_bubblehouse.customers.blocks import put
 from airflow_provider_bubblehouse.customers.converter import Converter
 from airflow_provider_bubblehouse.customers.fields import CALENDAR_FIELDS, LIST_FIELDS
+from airflow_provider_bubblehouse.customers.identity import NULL_WORDS
 from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 from airflow_provider_bubblehouse.errors import PermanentError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airflow_provider_bubblehouse.check.profile import FieldProfile
     from airflow_provider_bubblehouse.customers.blocks import Path
@@ -64,21 +65,35 @@ class Advice(NamedTuple):
     share: float
 
 
-def advice_for(path: Path, profile: FieldProfile, *, timezone: str) -> Advice | None:
+def advice_for(path: Path, profile: FieldProfile, *, timezone: str, has_null_values: bool) -> Advice | None:
     """
     Return which format would make the invalid values of a field valid; None if none is known.
 
     :param path: the field.
     :param profile: what it holds.
     :param timezone: the time zone of times without an offset.
+    :param has_null_values: whether words for a missing value are left to ``null_values_in``.
     """
-    field, samples = ".".join(path), profile.samples[:_TRIED]
+    field = ".".join(path)
+    samples = [one for one in profile.samples if not (has_null_values and _is_null_word(one))][:_TRIED]
     if not samples or any("." in name for name in path):
         return None
     rows = [_row_with(path, sample) for sample in samples]
     tried = [(_share(field, how, rows, timezone), how) for how in _candidates(field, profile, samples)]
     best = max((share for share, _ in tried), default=0)
     return Advice(field, [how for share, how in tried if share == best][:2], best) if best else None
+
+
+def null_values_in(profiles: Iterable[FieldProfile]) -> dict[str, int]:
+    """Return the words for a missing value in a CSV file, with how often they occur; they are sent as texts."""
+    words: Counter[str] = Counter()
+    for profile in profiles:
+        words += profile.words
+    return {word: times for word, times in words.items() if times > 1 and _is_null_word(word)}
+
+
+def _is_null_word(value: object) -> bool:
+    return isinstance(value, str) and value.strip().lower() in NULL_WORDS
 
 
 def _candidates(field: str, profile: FieldProfile, samples: Sequence[Any]) -> list[Any]:
@@ -126,7 +141,13 @@ def _is_valid(converter: Converter, row: dict[str, Any]) -> bool:
     return True
 
 
-def option(field: str, how: Any) -> str:
+def format_option(field: str, how: Any) -> str:
     """Return a format as the operators' parameter, and as the command's option."""
     text = json.dumps(how, ensure_ascii=False) if isinstance(how, dict) else how
     return f"formats={{{field!r}: {how!r}}} (here: --format '{field}={text}')"
+
+
+def null_values_option(words: Iterable[str]) -> str:
+    """Return ``null_values`` of a CSV file as the operators' parameter, and as the command's option."""
+    values = sorted(words)
+    return f"csv={{'null_values': {values!r}}} (here: --csv 'null_values={json.dumps(values)}')"

@@ -89,6 +89,69 @@ def test_a_file_that_cannot_be_read_is_told_without_a_traceback(tmp_path, monkey
     assert printed.err.startswith(said)
 
 
+CSV_OPTIONS = [
+    ("id;phone", ["1;5", "2;"], ["delimiter=;"]),
+    ("id\tphone", ["1\t5", "2\t"], ["delimiter=\\t"]),
+    ("id,tags", ["1,NULL", "2,NULL"], ["null_values=NULL"]),
+    ("id,tags", ["1,NULL", "2,-"], ["null_values=NULL", "null_values=-"]),
+    ("id,tags", ["1,NULL", "2,-"], ['null_values=["NULL", "-"]']),
+    ("1,a@example.com", ["2,"], ["column_names=id,email"]),
+    ("an export", ["id,email", "1,"], ["skip_rows=1"]),
+    ('id;name"', ["1;x", '2;"'], ['{"delimiter": ";", "quote_char": null}']),
+    ('id;name"', ["1;x", '2;"'], ["delimiter=;", "quote_char="]),
+]
+
+
+@pytest.mark.parametrize(("header", "rows", "options"), CSV_OPTIONS, ids=str)
+def test_a_file_of_another_dialect_is_read_with_its_options(check_csv, header, rows, options):
+    code, said = check_csv(header, rows, *(word for option in options for word in ("--csv", option)))
+    assert code == 0, said
+
+
+def test_the_message_about_a_dialect_names_an_option_that_can_be_pasted(check_csv):
+    code, said = check_csv("id;email", ["1;"])
+    assert code == 1
+    option = re.search(r"csv=({.*})", said)[1]
+    code, said = check_csv("id;email", ["1;"], "--csv", option)
+    assert code == 0, said
+
+
+@pytest.mark.parametrize("option", ["delimiter", "=;", "{", "null_values=["])
+def test_a_csv_option_that_cannot_be_read_is_refused(check_csv, option):
+    with pytest.raises(SystemExit) as caught:
+        check_csv("id", ["1"], "--csv", option)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("option", ["delimiter=;;", "separator=;", "skip_rows=x", "encoding=klingon", "{}"])
+def test_a_csv_option_that_cannot_work_is_refused_as_by_the_operator(check_csv, option):
+    code, said = check_csv("id", ["1"], "--csv", option)
+    assert code == (0 if option == "{}" else 1)
+    assert said.startswith("csv") or option == "{}"
+    code, said = check_csv("id", ["1"], "--csv", "delimiter=;", "--file-format", "jsonl")
+    assert (code, said) == (1, "--csv is for CSV files: --file-format must be csv or auto.")
+
+
+def test_words_for_a_missing_value_in_a_csv_lead_to_its_null_values(check_csv):
+    rows = ["1,NULL,31.01.1990", "2,Ada,NULL", "3,Ada,NULL"]
+    code, said = check_csv("id,first_name,birthday", rows)
+    assert code == 1
+    assert "3 values are NULL, which is text. Set csv={'null_values': ['NULL']}" in said
+    assert "Set formats={'birthday': '%d.%m.%Y'}" in said
+    code, said = check_csv(
+        "id,first_name,birthday", rows, "--csv", 'null_values=["NULL"]', "--format", "birthday=%d.%m.%Y"
+    )
+    assert code == 0
+    assert "NULL" not in said
+
+
+def test_words_for_a_missing_value_in_other_files_lead_to_a_format(tmp_path, capsys):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": "1", "birthday": "NULL"}\n')
+    assert main(["check", str(path)]) == 1
+    assert """--format 'birthday={"NULL": null}'""" in "".join(capsys.readouterr())
+
+
 def test_a_broken_file_whose_first_rows_are_invalid_is_still_broken(check):
     code, said = check("1,,x\n" * 100 + '2,"')
     assert code == 1
@@ -231,7 +294,7 @@ def test_shapes_that_look_like_markup_are_printed_as_they_are(check_csv):
         ("jsonl", "the format of the file is --file-format jsonl"),
         ("birthday", "must be FIELD=HOW"),
         ("birthday=", "must be FIELD=HOW"),
-        ("optin={", "must be a JSON object"),
+        ("optin={", "has JSON that cannot be read"),
     ],
 )
 def test_a_format_that_cannot_be_read_is_refused(check_csv, capsys, argument, said):
