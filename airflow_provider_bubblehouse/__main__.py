@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ from airflow_provider_bubblehouse.plural import plural
 from airflow_provider_bubblehouse.push.batches import largest_customer
 from airflow_provider_bubblehouse.push.plan import DEFAULT_MAX_BATCH_BYTES, Plan
 from airflow_provider_bubblehouse.push.push import Push
-from airflow_provider_bubblehouse.push.reader import AllRowsInvalidError
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
 from airflow_provider_bubblehouse.push.report import name_rows
 from airflow_provider_bubblehouse.sources.columns import check_formats, targets_of
@@ -75,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         profile = Profile(_converter(options))
         push = _push(options, profile, progress := _progress(log))
         # rich 13.0 prints an empty line even if the bar is disabled
-        with suppress(AllRowsInvalidError), progress if log.is_terminal else nullcontext():
-            push.run()
+        with progress if log.is_terminal else nullcontext():
+            _run(push)
     except (BubblehouseError, OSError) as error:
         log.print(str(error), style="bold red", markup=False, highlight=False, soft_wrap=True)
         return 1
@@ -85,6 +84,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print_advice(console, profile, timezone=options.timezone, is_csv=_is_csv(options))
     _print_verdict(console, profile, push)
     return 1 if push.report.invalid_rows.count else 0
+
+
+def _run(push: Push) -> None:
+    """Read the whole source. One without a valid row is not an error here: each of its rows is reported."""
+    try:
+        push.run()
+    except PermanentError:
+        report = push.report
+        if report.rows_by_file is None or report.summary.invalid < report.summary.read:
+            raise
 
 
 def _print_fields(console: Console, profile: Profile, read: int) -> None:
@@ -124,7 +133,8 @@ def _print_advice(console: Console, profile: Profile, *, timezone: str, is_csv: 
     if profile.unknown_fields:
         names = ", ".join(map(printable_name, profile.unknown_fields))
         _print_line(
-            console, f"Customer2 is not known to have {names}: sent as it is. If it is another field, use --map."
+            console,
+            f"Customer2 has no known field {names}. A push sends it unchanged; to rename it, use --map.",
         )
 
 

@@ -112,7 +112,7 @@ class _Plan(NamedTuple):
     What is done with blocks that have certain columns.
 
     :param fields: the fields with their rules and formats, in the order in which they are sent.
-    :param unknown: those that Customer2 is not known to have.
+    :param unknown: the fields that Customer2 is not known to have.
     :param unsendable: those with a name that cannot be sent.
     :param layout: the layout of a customer.
     :param has_formats: whether a field has a format, which may make its values longer.
@@ -212,8 +212,7 @@ class Converter:
         if any(_is_given(cell) for path, cells in columns.items() if path[0] == name for cell in cells):
             self._warned.add(shown)
             log.warning(
-                "Customer2 is not known to have %s; it is sent as it is. If this is another field's name, use "
-                "column_map.",
+                "Customer2 has no known field %s; it is sent unchanged. To send it as another field, use column_map.",
                 shown,
             )
 

@@ -24,12 +24,10 @@ from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.operators.parameters import (
     DEFAULT_TIMEZONE,
     check_choice,
-    check_column_map,
-    check_csv,
     check_flag,
-    check_formats,
     check_integer,
     check_number,
+    check_reading,
     check_template_field,
     check_timezone,
 )
@@ -121,14 +119,9 @@ class _SourceOperator(BaseOperator):
         if (sql is None) != (sql_conn_id is None) or (sql is None and sql_parameters is not None):
             raise BubblehousePermanentError("sql and sql_conn_id go together, and sql_parameters with them only.")
         check_choice("file_format", file_format, FILE_FORMATS)
-        if csv is not None:
-            if path is None or file_format not in ("auto", "csv"):
-                raise BubblehousePermanentError("csv is for CSV files: it needs path, and file_format 'csv' or 'auto'.")
-            check_csv(csv)
-        if column_map is not None:
-            check_column_map(column_map)
-        if formats is not None:
-            check_formats(formats, column_map)
+        if csv is not None and (path is None or file_format not in ("auto", "csv")):
+            raise BubblehousePermanentError("csv is for CSV files: it needs path, and file_format 'csv' or 'auto'.")
+        check_reading(csv, column_map, formats)
         self.customers: Any = customers
         self.path = path
         self.sql = sql

@@ -44,10 +44,6 @@ class ResumeMismatchError(BubblehouseTransientError):
         )
 
 
-class AllRowsInvalidError(PermanentError):
-    """The whole source was read, and no row can be sent."""
-
-
 class Reader:
     """
     Reads a source, as often as the push needs it.
@@ -156,9 +152,7 @@ class Reader:
             raise source_changed_error()
         if summary.read and summary.invalid == summary.read:
             rows = "The only row is" if summary.read == 1 else f"All {summary.read:,} rows are"
-            raise AllRowsInvalidError(
-                f"{rows} invalid, so nothing was sent. Fix the source. {self._report.invalid_rows}."
-            )
+            raise PermanentError(f"{rows} invalid, so nothing was sent. Fix the source. {self._report.invalid_rows}.")
         for number, lane in enumerate(lanes):
             for batch in lane.rest():
                 yield number, batch

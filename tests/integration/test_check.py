@@ -202,7 +202,7 @@ def test_the_shapes_of_each_field_are_shown_with_how_many_rows_have_a_value(chec
     assert code == 1
     assert "optin 4 J (2) N (2)" in said
     assert "phone" not in said
-    assert "Customer2 is not known to have tier: sent as it is. If it is another field, use --map." in said
+    assert "Customer2 has no known field tier. A push sends it unchanged; to rename it, use --map." in said
 
 
 ADVICE = [

@@ -343,8 +343,8 @@ def test_airflow_shows_how_many_customers_and_which_fields_and_no_value(sandbox,
         task_id: json.loads(rendered)
         for task_id, rendered in stored(dag.dag_id, "rendered_task_instance_fields", "task_id, rendered_fields")
     }
-    assert (shown["wait"]["identity"], shown["wait"]["expected"]) == ("1 customers", "first_name")
-    assert shown["mapped"]["identity"] == "1 customers"
+    assert (shown["wait"]["identity"], shown["wait"]["expected"]) == ("1 customer", "first_name")
+    assert shown["mapped"]["identity"] == "1 customer"
     kept = [row for row in stored(dag.dag_id, "xcom", "task_id, value") if row[0] in ("wait", "mapped")]
     assert "sentinel" not in str([shown["wait"], kept]).lower()
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
+import pkgutil
 import subprocess
 import sys
 
 import pytest
 
+import airflow_provider_bubblehouse
 from airflow_provider_bubblehouse import errors, exceptions
+from airflow_provider_bubblehouse.airflow_compat import AirflowFailException
 
 FACING_AIRFLOW = [
     "callbacks",
@@ -63,6 +67,19 @@ print([kind.__name__ for kind in type(PermanentError("no")).__mro__])
 """
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert "AirflowFailException" in printed
+
+
+def test_every_permanent_error_of_the_package_stops_airflows_retries():
+    for module in pkgutil.walk_packages(airflow_provider_bubblehouse.__path__, "airflow_provider_bubblehouse."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    kinds, found = [errors.PermanentError], set()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        found.add(kind)
+    assert exceptions.BubblehouseRejectedError in found
+    assert [kind for kind in found if not issubclass(type(kind("no")), AirflowFailException)] == []
 
 
 @pytest.mark.parametrize("module", ["api.client", "api.async_client", "push.push", "sources.files", "sources.query"])
