@@ -13,7 +13,7 @@ from airflow_provider_bubblehouse.push.plan import DEFAULT_MAX_BATCH_BYTES
 
 
 def options_parser() -> argparse.ArgumentParser:
-    """Return what parses the command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m airflow_provider_bubblehouse")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     check = commands.add_parser(
