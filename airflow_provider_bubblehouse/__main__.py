@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import sys
 from contextlib import nullcontext
@@ -16,15 +14,14 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from airflow_provider_bubblehouse.check.advice import advice_for, format_option, null_values_in, null_values_option
+from airflow_provider_bubblehouse.check.options import dialect_of, options_parser
 from airflow_provider_bubblehouse.check.profile import Profile
 from airflow_provider_bubblehouse.customers.converter import Converter
 from airflow_provider_bubblehouse.customers.invalid import printable_name
 from airflow_provider_bubblehouse.errors import BubblehouseError, PermanentError
-from airflow_provider_bubblehouse.formats import FILE_FORMATS
-from airflow_provider_bubblehouse.formats.dialect import Dialect
 from airflow_provider_bubblehouse.plural import plural
 from airflow_provider_bubblehouse.push.batches import largest_customer
-from airflow_provider_bubblehouse.push.plan import DEFAULT_MAX_BATCH_BYTES, Plan
+from airflow_provider_bubblehouse.push.plan import Plan
 from airflow_provider_bubblehouse.push.push import Push
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
 from airflow_provider_bubblehouse.push.report import name_rows
@@ -33,6 +30,7 @@ from airflow_provider_bubblehouse.sources.files import FileSource
 from airflow_provider_bubblehouse.stores import no_filesystem_error
 
 if TYPE_CHECKING:
+    from argparse import Namespace
     from collections.abc import Iterator, Sequence
 
     from airflow_provider_bubblehouse.check.advice import Advice
@@ -68,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: the command line, None for that of the process.
     :return: the exit code: 0 if all rows can be sent, 1 if some cannot or the file cannot be read.
     """
-    options = _parser().parse_args(arguments)
+    options = options_parser().parse_args(arguments)
     console, log = Console(), Console(stderr=True)
     try:
         profile = Profile(_converter(options))
@@ -163,29 +161,18 @@ def _advice_line(path: Path, field: FieldProfile, advice: Advice) -> str:
     return f"{advice.field}: {rows} {shapes}. Set{which} {options}{choose}."
 
 
-def _converter(options: argparse.Namespace) -> Converter:
+def _converter(options: Namespace) -> Converter:
     formats = dict(options.format)
     check_formats(formats, targets_of(dict(options.map) or None))
     return Converter(timezone=options.timezone, largest=largest_customer(options.max_batch_bytes), formats=formats)
 
 
-def _is_csv(options: argparse.Namespace) -> bool:
+def _is_csv(options: Namespace) -> bool:
     by_suffix = ".csv" in PurePath(options.path.lower()).suffixes
     return options.file_format == "csv" or (options.file_format == "auto" and by_suffix)
 
 
-def _dialect(options: argparse.Namespace) -> Dialect:
-    """Return the dialect that all --csv describe together."""
-    if options.csv and options.file_format not in ("auto", "csv"):
-        raise PermanentError("--csv is for CSV files: --file-format must be csv or auto.")
-    given: dict[str, Any] = {}
-    for one in options.csv:
-        null_values = [*given.get("null_values", []), *one.get("null_values", [])]
-        given |= one | ({"null_values": null_values} if null_values else {})
-    return Dialect.of(given)
-
-
-def _push(options: argparse.Namespace, profile: Profile, progress: Progress) -> Push:
+def _push(options: Namespace, profile: Profile, progress: Progress) -> Push:
     """Return a push that calls nothing."""
     filesystem, path = _filesystem(options.path)
     rejected_rows = None
@@ -196,7 +183,7 @@ def _push(options: argparse.Namespace, profile: Profile, progress: Progress) -> 
         path,
         file_format=options.file_format,
         column_map=dict(options.map) or None,
-        dialect=_dialect(options),
+        dialect=dialect_of(options),
     )
     return Push(
         plan=Plan(
@@ -233,86 +220,6 @@ def _progress(console: Console) -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m airflow_provider_bubblehouse")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    check = commands.add_parser(
-        "check",
-        help="see whether a file of customers can be sent",
-        description="Check a file as UpdateCustomersOperator would, without a connection and without a call.",
-        epilog="The exit code is 1 if a row cannot be sent, or the file cannot be read.",
-    )
-    add = check.add_argument
-    add("path", metavar="PATH", help="a file, a URL of an object store, or a glob in quotes")
-    add("--file-format", choices=FILE_FORMATS, default="auto", help="default auto, by the suffix")
-    add(
-        "--map",
-        type=_mapping,
-        action="append",
-        default=[],
-        metavar="COLUMN=FIELD",
-        help="column_map: send this column as this field, such as CustomerId=id or traits.city=extras.city; exactly "
-        "these are sent",
-    )
-    add(
-        "--format",
-        type=_format,
-        action="append",
-        default=[],
-        metavar="FIELD=HOW",
-        help="formats: how the file writes this field, such as birthday=%%d.%%m.%%Y, tags=, or "
-        '\'optin={"J": true, "N": false}\'',
-    )
-    add(
-        "--csv",
-        type=_csv_options,
-        action="append",
-        default=[],
-        metavar="OPTION=VALUE",
-        help="csv: how the file is written, such as delimiter=; or encoding=cp1252; or all options as a JSON object",
-    )
-    add("--timezone", default="UTC", help="the time zone of times without an offset, default UTC")
-    add("--max-batch-bytes", type=int, default=DEFAULT_MAX_BATCH_BYTES, metavar="N", help="as the operator's parameter")
-    add("--rejected", metavar="FOLDER", help="write the invalid rows there, to be mended")
-    return parser
-
-
-def _mapping(text: str) -> tuple[str, str]:
-    column, equals, field = text.rpartition("=")
-    if not (column and equals and field):
-        raise argparse.ArgumentTypeError("must be COLUMN=FIELD, such as CustomerId=id")
-    return column, field
-
-
-def _format(text: str) -> tuple[str, object]:
-    field, equals, how = text.partition("=")
-    if not equals and text in FILE_FORMATS:
-        raise argparse.ArgumentTypeError(f"is how a field is written; the format of the file is --file-format {text}")
-    if not (field and how):
-        raise argparse.ArgumentTypeError("must be FIELD=HOW, such as birthday=%d.%m.%Y")
-    return field, _json(how) if how.startswith("{") else how
-
-
-def _csv_options(text: str) -> dict[str, Any]:
-    name, equals, value = text.partition("=")
-    if text.startswith("{"):
-        return dict(_json(text))
-    if not (name and equals):
-        raise argparse.ArgumentTypeError("must be OPTION=VALUE, such as delimiter=;")
-    if name in ("null_values", "column_names"):
-        return {name: _json(value) if value.startswith("[") else value.split(",")}
-    if name == "skip_rows" and value.isdecimal():
-        return {name: int(value)}
-    return {name: "\t" if value == "\\t" else value or None}
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"has JSON that cannot be read: {text}") from None
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-How a source writes the values of a field, as the user says: the parameter ``formats``.
+The parameter ``formats``: how a source writes the values of a field.
 
 A format is a function of one value, called before the field's rule. It returns a value for the rule, or UNSET for
 "absent", or raises ``InvalidCustomerError``. Values that are null, empty or blank never reach it.
@@ -149,7 +149,7 @@ def _what_fits(name: str) -> str:
 
 
 def _translation(name: str, how: Mapping[Any, object], calendar: Calendar) -> Callable[[Any], object]:
-    """Return what translates values by a dict; values not in it are errors, unless it only says what is absent."""
+    """Return a function that translates values by a dict. Other values are errors, unless all targets are None."""
     rule = (customer_fields(calendar, "id").get(name) or other_field(calendar)).rule
     targets: dict[str, object] = {}
     for value, target in how.items():
@@ -213,7 +213,7 @@ def _without(absent: frozenset[str], value: object) -> object:
 
 def _moment(unit: str, microseconds: int, zone: dt.tzinfo | None, value: object) -> object:
     """
-    Return the time that is so many units after 1970, or its date.
+    Return the time that is a number of units after 1970, or its date.
 
     :param unit: the unit, as ``timedelta`` names it.
     :param microseconds: how many microseconds the unit has.
@@ -294,13 +294,13 @@ _BY_WORD: dict[str, Callable[[Any], object]] = {"number": _number, "boolean": bo
 
 
 def is_blank(value: object) -> bool:
-    """Say whether a value is decided before its format: null, absent, or a text without any character to see."""
+    """Say whether a value is decided before its format: null, absent, or a blank text."""
     return value is None or value is UNSET or (issubclass(type(value), str) and not str.strip(value))  # type: ignore[arg-type]
 
 
 def formats_within(path: Path, formats: Mapping[Path, Format]) -> Format | None:
     """
-    Return the format of a column: its own, or what applies the formats of fields within its objects.
+    Return the format of a column: its own, or one that applies the formats of fields within its objects.
 
     :param path: the column's field.
     :param formats: the formats of all fields.

@@ -32,13 +32,13 @@ _ALL_DIGITS = {
     "S": "([0-5][0-9])",
     "f": "([0-9]{1,6})",
 }
-# No two parts of these are alike, so that a pattern which loses or confuses one does not bring them back.
+# All parts of these differ, so a pattern that loses or confuses one does not read them back.
 _PROBES = (dt.datetime(2011, 3, 24, 17, 45, 58, 123456, dt.UTC), dt.datetime(2010, 11, 9, 6, 52, 7, 654321, dt.UTC))
 
 
 def read_pattern(field: str, pattern: str) -> Callable[[Any], object]:
     """
-    Return what reads texts by a pattern, and leaves other values as they are.
+    Return a function that reads texts by a pattern, and leaves other values as they are.
 
     :param field: the field: one of dates or of times.
     :param pattern: a pattern of ``datetime.strptime``.
@@ -62,7 +62,7 @@ def read_pattern(field: str, pattern: str) -> Callable[[Any], object]:
 
 
 def _try(pattern: str, *, has_time: bool) -> None:
-    """Raise unless the pattern brings times back that it has written."""
+    """Raise unless the pattern reads back the times that it writes."""
     for probe in _PROBES:
         try:
             back = dt.datetime.strptime(probe.strftime(pattern), pattern)  # noqa: DTZ007  its zone is not looked at
@@ -108,7 +108,7 @@ class _Pattern:
 
 
 def _quick(pattern: str, *, without_year: bool) -> tuple[Callable[[str], re.Match[str] | None], Callable[..., str]]:
-    """Return what matches texts in which every part has all its digits, and what makes a date or time of the parts."""
+    """Return a matcher of texts in which every part has all its digits, and a function that joins these parts."""
     pieces = re.findall(r"([^%]+)|%(.?)", pattern, re.DOTALL)
     order = "".join(directive for _, directive in pieces)
     date, times = ("md", [""]) if without_year else ("Ymd", ["", "HM", "HMS", "HMSf"])

@@ -24,10 +24,12 @@ from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.operators.parameters import (
     DEFAULT_TIMEZONE,
     check_choice,
+    check_column_map,
+    check_csv,
     check_flag,
+    check_formats,
     check_integer,
     check_number,
-    check_reading,
     check_template_field,
     check_timezone,
 )
@@ -118,10 +120,6 @@ class _SourceOperator(BaseOperator):
             raise BubblehousePermanentError("Give one of customers, path and sql: the rows come from one place.")
         if (sql is None) != (sql_conn_id is None) or (sql is None and sql_parameters is not None):
             raise BubblehousePermanentError("sql and sql_conn_id go together, and sql_parameters with them only.")
-        check_choice("file_format", file_format, FILE_FORMATS)
-        if csv is not None and (path is None or file_format not in ("auto", "csv")):
-            raise BubblehousePermanentError("csv is for CSV files: it needs path, and file_format 'csv' or 'auto'.")
-        check_reading(csv, column_map, formats)
         self.customers: Any = customers
         self.path = path
         self.sql = sql
@@ -134,7 +132,19 @@ class _SourceOperator(BaseOperator):
         self._query: Query | None = None
         self._spool: SpooledSource | None = None
         self._is_killed = False
+        self._check_reading()
         self._check_template_fields()
+
+    def _check_reading(self) -> None:
+        check_choice("file_format", self.file_format, FILE_FORMATS)
+        if self.csv is not None:
+            if self.path is None or self.file_format not in ("auto", "csv"):
+                raise BubblehousePermanentError("csv is for CSV files: it needs path, and file_format 'csv' or 'auto'.")
+            check_csv(self.csv)
+        if self.column_map is not None:
+            check_column_map(self.column_map)
+        if self.formats is not None:
+            check_formats(self.formats, self.column_map)
 
     def _check_template_fields(self, names: Iterable[str] = ()) -> None:
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_bubblehouse.exceptions import BubblehousePermanentError
 
@@ -66,26 +66,29 @@ def check_timezone(value: object) -> None:
         Calendar(str(value))  # raises if there is no such time zone
 
 
-def check_reading(csv: Any, column_map: Any, formats: Any) -> None:
-    """
-    Refuse parameters that say how to read a source and cannot work; None is a parameter that is not given.
+def check_column_map(value: object) -> None:
+    """Refuse anything but an object from columns to fields, each field once."""
+    from airflow_provider_bubblehouse.sources.columns import targets_of
 
-    :param csv: the options of a CSV dialect.
-    :param column_map: column to field.
-    :param formats: field to format; with a column map, of the fields that it fills.
-    :raises BubblehousePermanentError: if a value cannot work.
-    """
-    for name, value in {"csv": csv, "column_map": column_map, "formats": formats}.items():
-        if value is not None and not isinstance(value, Mapping):
-            raise BubblehousePermanentError(f"{name} must be an object, such as a dict.")
-    if csv is not None:
-        from airflow_provider_bubblehouse.formats.dialect import Dialect
+    if not isinstance(value, Mapping):
+        raise BubblehousePermanentError("column_map must be an object, such as a dict.")
+    targets_of(value)
 
-        Dialect.of(csv)
-    if column_map is not None or formats is not None:
-        from airflow_provider_bubblehouse.sources import columns
 
-        columns.check_formats(formats, columns.targets_of(column_map))
+def check_csv(value: object) -> None:
+    """Refuse anything but the options of a CSV dialect that can work."""
+    from airflow_provider_bubblehouse.formats.dialect import Dialect
+
+    Dialect.of(value)
+
+
+def check_formats(value: object, column_map: Mapping[str, str] | None) -> None:
+    """Refuse formats that cannot work, or are of fields that the column map does not fill."""
+    from airflow_provider_bubblehouse.sources import columns
+
+    if not isinstance(value, Mapping):
+        raise BubblehousePermanentError("formats must be an object, such as a dict.")
+    columns.check_formats(value, columns.targets_of(column_map))
 
 
 def check_template_field(name: str, value: object, kinds: tuple[type, ...], *, expected: str) -> None:

@@ -54,7 +54,7 @@ def _blocks(columns: Sequence[str], fetched: Iterable[Sequence[Any]], targets: M
 
 
 def _reader(columns: Sequence[str], rows: Sequence[Any]) -> Callable[[str], Sequence[Any]]:
-    """Return what returns the cells of a column."""
+    """Return a function that returns the cells of a column."""
     if isinstance(rows[0], dict):
         return lambda column: [row[column] for row in rows]
     by_place = list(zip(*rows, strict=True))

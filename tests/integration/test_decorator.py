@@ -258,3 +258,23 @@ def test_a_killed_task_stops_while_its_function_still_yields(sandbox, tmp_path, 
     assert len(yielded) == 1500
     assert sandbox.calls == []
     assert operator._spool is None
+
+
+@pytest.mark.parametrize("yields", [False, True], ids=["returned", "yielded"])
+def test_column_map_and_formats_apply_to_the_rows_of_a_function(sandbox, run_dag, tries_of, dag, yields):
+    rows = [{"traits": {"key": number, "born": "31.01.1990"}, "optin": "JN"[number % 2]} for number in (1, 2)]
+    column_map = {"traits.key": "id", "traits.born": "birthday", "optin": "optin"}
+    formats = {"birthday": "%d.%m.%Y", "optin": {"J": True, "N": False}}
+    with dag:
+
+        @task.bubblehouse_customers(column_map=column_map, formats=formats)
+        def push():
+            return iter(rows) if yields else rows
+
+        push()
+    run_dag(dag)
+    assert tries_of(dag) == {"push": ("success", 1)}
+    assert sandbox.calls[0].customers == [
+        {"id": "1", "birthday": "1990-01-31", "optin": False},
+        {"id": "2", "birthday": "1990-01-31", "optin": True},
+    ]
