@@ -171,9 +171,11 @@ def test_a_page_word_by_word_leads_from_nothing_to_your_own_file_in_the_sandbox(
                 sandbox = running.enter_context(process)
                 running.callback(sandbox.terminate)
                 url = sandbox.stdout.readline().split()[-1]
-                name, _, value = next(
-                    line for line in sandbox.stdout if line.startswith("export ")
-                ).removeprefix("export ").partition("=")
+                name, _, value = (
+                    next(line for line in sandbox.stdout if line.startswith("export "))
+                    .removeprefix("export ")
+                    .partition("=")
+                )
                 environment[name] = shlex.split(value)[0]
             else:
                 assert words[0] == "airflow"
