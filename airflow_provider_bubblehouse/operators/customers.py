@@ -64,9 +64,7 @@ if TYPE_CHECKING:
 DEFAULT_BATCH_SIZE = 500  # half of the maximum for orders, the only number in the API documentation
 DEFAULT_MAX_ATTEMPTS = 10  # with 20 % errors, 5 attempts would fail for one batch in 3,000, and with it the try
 DEFAULT_LEDGER_DAYS = 30
-DEFAULT_MAX_ATTEMPT_SECONDS = (
-    300.0  # a task that waits for its retry holds no worker slot, so longer outages belong there
-)
+DEFAULT_MAX_ATTEMPT_SECONDS = 300.0  # longer outages are for Airflow's retries, which hold no worker slot
 
 
 # The types of the template fields, besides text that renders to them, and their names in an error.
@@ -612,9 +610,7 @@ def _rows(value: Any) -> Sequence[Any]:
         raise BubblehousePermanentError("customers is a DataFrame; give its rows: frame.to_dict('records').")
     if isinstance(value, Mapping | str | bytes) or not isinstance(value, Sequence):
         raise BubblehousePermanentError("customers must be a list of objects, one for each customer.")
-    return (
-        value if isinstance(value, list | tuple) else list(value)
-    )  # Airflow fetches the output of mapped tasks item by item
+    return value if isinstance(value, list | tuple) else list(value)  # the output of mapped tasks is fetched by item
 
 
 def _parameters(value: Any) -> Sequence[Any] | Mapping[str, Any]:

@@ -44,8 +44,8 @@ def run_time_oids(task: Any, context: Mapping[str, Any], seen_oids: set[int]) ->
     """
     Return the ids of the values that a mapped task received at run time. Airflow's renderer skips these ids.
 
-    Airflow passes the ids for ``expand``; this function adds those for ``expand_kwargs``. It compares values by identity
-    with those in the DAG file, so constructors have to store their arguments unchanged.
+    Airflow passes the ids for ``expand``; this function adds those for ``expand_kwargs``. It compares values by
+    identity with those in the DAG file, so constructors have to store their arguments unchanged.
 
     :param task: the task, after expansion.
     :param context: the task's context.

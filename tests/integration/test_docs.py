@@ -16,14 +16,13 @@ import inspect
 import json
 import os
 import re
-import shlex
 import signal
 import sqlite3
 import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest

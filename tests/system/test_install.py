@@ -12,10 +12,13 @@ import sys
 import urllib.request
 import zipfile
 from contextlib import ExitStack
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from pages import PAGES, ROOT, blocks_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 UV = [sys.executable, "-m", "uv"]
 
@@ -103,7 +106,7 @@ def test_the_wheel_fits_under_the_constraints_of_each_airflow(wheel, tmp_path, a
 
 @pytest.fixture(scope="session")
 def empty_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment with nothing but Airflow and this package, with its extras for the sandbox and SQL."""
+    """The programs of an environment with only Airflow and this package with the extras for sandbox and SQL."""
     home = tmp_path_factory.mktemp("empty")
     run(*UV, "venv", "--quiet", "--seed", "--python", sys.executable, home / "env", home=home)
     python = home / "env" / "bin" / "python"
@@ -149,7 +152,7 @@ def write(path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(("name", "commands"), [("README.md", 4), ("docs/quick-start.md", 4)])
 def test_a_page_word_by_word_leads_from_nothing_to_your_own_file_in_the_sandbox(tmp_path, name, commands):
-    """Only folders and the port are replaced by those of the test; the install command runs in a copy of the checkout."""
+    """Only folders and the port are those of the test; the install command runs in a copy of the checkout."""
     python = tmp_path / "env" / "bin" / "python"
     run(*UV, "venv", "--quiet", "--seed", "--python", sys.executable, tmp_path / "env", home=tmp_path)
     checkout = copy_of_the_checkout(tmp_path / "checkout")
