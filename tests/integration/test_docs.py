@@ -257,6 +257,7 @@ def run_sandbox(words: list[str], page: Page) -> None:
         try:
             assert "listens at" in process.stdout.readline()
             assert process.stdout.readline().startswith("export AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT=")
+            assert any("Ctrl-C" in line for line in process.stdout)  # its last line; then it waits
         finally:
             process.send_signal(signal.SIGTERM)
     assert process.returncode == 0
