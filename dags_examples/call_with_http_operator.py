@@ -1,4 +1,4 @@
-"""Call another function of the API with Airflow's own HTTP operator, and keep the contract of retries."""
+"""Call another function of the API with Airflow's HTTP operator, with the same rule for retries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ with DAG(
 ):
     HttpOperator(
         task_id="call",
-        # A connection of type HTTP: Host https://app.bubblehouse.com, Password the shop token, and nothing else.
+        # A connection of type HTTP with the host https://app.bubblehouse.com and the shop token as password.
         http_conn_id="bubblehouse_http",
         endpoint="api/v20230601/my-shop/Status2",
         method="POST",
@@ -28,9 +28,9 @@ with DAG(
         headers={"Content-Type": "application/json", "Authorization": "Bearer {{ conn.bubblehouse_http.password }}"},
         response_check=check_response,
         extra_options={
-            "check_response": False,  # the operator's own check has a 400 retried just as a 503
+            "check_response": False,  # otherwise Airflow retries a 400 like a 503
             "allow_redirects": False,
-            "timeout": 60,  # the operator has none of its own
+            "timeout": 60,  # the operator has no timeout by default
         },
         retries=3,
         retry_delay=timedelta(minutes=2),

@@ -20,13 +20,13 @@ with DAG(
 
     @task(show_return_value_in_logs=False)  # they are personal data
     def list_customers_to_forget() -> list[dict[str, str]]:
-        """Stand in for a query of the requests that came in."""
+        """A placeholder for a query of the requests that came in."""
         return [{"id": "1001"}, {"email": "grace@example.com"}]
 
     DeleteCustomersOperator(
         task_id="delete_customers",
         customers=list_customers_to_forget(),
-        # More than a day's worth of requests is a mistake in the query, and nothing is sent.
+        # More rows than this are a mistake in the query; nothing is sent then.
         max_customers=100,
         retries=3,
         retry_delay=timedelta(minutes=2),

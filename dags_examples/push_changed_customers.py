@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 SHOP = Asset("bubblehouse://app.bubblehouse.com/my-shop/customers")
-KEY = "push_changed_customers"  # each query needs a watermark of its own
+KEY = "push_changed_customers"  # each query needs its own watermark
 WATERMARK = f"{{{{ asset_state_store.get('{KEY}', '1970-01-01T00:00:00+00:00') }}}}"
 
 
@@ -39,7 +39,7 @@ with DAG(
 
     @task
     def upper() -> str:
-        """Read the clock in a task of its own: a retry of the push then makes the same query, and can resume."""
+        """Read the clock in a task of its own, so that a retry of the push runs the same query and can resume."""
         return datetime.now(UTC).isoformat()
 
     upper() >> UpdateCustomersOperator(

@@ -32,7 +32,7 @@ with DAG(
             "City": "extras.city",
             "Country": "extras.country",
         },
-        # Airflow's own default is no retry at all: then a short outage of the API fails the run.
+        # Airflow's default is no retry, so a short outage of the API would fail the run.
         retries=3,
         retry_delay=timedelta(minutes=2),
     )

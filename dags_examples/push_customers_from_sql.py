@@ -1,4 +1,4 @@
-"""Push the customers that a query gives to Bubblehouse, once a day."""
+"""Push the rows of a query to Bubblehouse, once a day."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOper
 
 with DAG(
     dag_id="push_customers_from_sql",
-    description="Push the customers that a query gives to Bubblehouse",
+    description="Push the rows of a query to Bubblehouse",
     schedule="@daily",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
@@ -20,9 +20,9 @@ with DAG(
 ):
     UpdateCustomersOperator(
         task_id="push_customers",
-        # An Airflow connection to any database; here to SQLite with the Chinook sample database.
+        # An Airflow connection to any SQL database; here SQLite with the Chinook sample database.
         sql_conn_id="shop_database",
-        # Its order is what lets a retry go on after the rows that are settled.
+        # With ORDER BY, a retry can continue after the completed rows.
         sql="""
             SELECT
                 CustomerId AS id,
@@ -33,7 +33,7 @@ with DAG(
             WHERE Country = :country
             ORDER BY CustomerId
         """,
-        # Placeholders are the driver's: SQLite has :country, PostgreSQL %(country)s.
+        # Placeholders are those of the driver: :country for SQLite, %(country)s for PostgreSQL.
         sql_parameters={"country": "{{ params.country }}"},
         retries=3,
         retry_delay=timedelta(minutes=2),

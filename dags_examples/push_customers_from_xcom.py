@@ -20,7 +20,7 @@ with DAG(
 
     @task(show_return_value_in_logs=False)  # they are personal data
     def extract_customers() -> list[dict[str, object]]:
-        """Stand in for a query of your warehouse. Mind the size: Airflow stores in its database what a task returns."""
+        """A placeholder for a query of your warehouse. Airflow stores what a task returns in its database."""
         return [
             {
                 "id": "1001",

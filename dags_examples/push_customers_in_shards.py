@@ -1,4 +1,4 @@
-"""Cut one large file into shards by customer, and push the shards side by side."""
+"""Split one large file into shards by customer, and push the shards in parallel."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from airflow.sdk import DAG, ObjectStoragePath, task
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
 SOURCE = str(Path(__file__).parent / "data" / "chinook_customers.csv")
-# Where all workers can read: with more than one of them, a folder in an object store.
+# All workers must be able to read it: with more than one worker, use a folder in an object store.
 FOLDER = str(Path(tempfile.gettempdir()) / "bubblehouse_shards")
 SHARDS = 4
 
 
 def open_text(path: ObjectStoragePath, mode: str) -> TextIO:
-    # Not path.open(), which in Airflow 2 gives what cannot be read line by line.
+    # Not path.open(): in Airflow 2 its result cannot be read line by line.
     return path.fs.open(path.path, mode, newline="", encoding="utf-8")
 
 
 with DAG(
     dag_id="push_customers_in_shards",
-    description="Push one large file to Bubblehouse with several tasks at a time",
+    description="Push one large file to Bubblehouse with several parallel tasks",
     schedule="@daily",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
@@ -36,8 +36,8 @@ with DAG(
 ):
 
     @task(retries=3)
-    def cut(source: str, folder: str) -> list[str]:
-        """All rows of one customer go into one shard, in their order; so they arrive in it."""
+    def split(source: str, folder: str) -> list[str]:
+        """Write all rows of a customer into one shard, so that they arrive in order."""
         ObjectStoragePath(folder).mkdir(parents=True, exist_ok=True)
         shards = [ObjectStoragePath(folder) / f"{shard}.csv" for shard in range(SHARDS)]
         with ExitStack() as stack:
@@ -55,4 +55,4 @@ with DAG(
         pool="bubblehouse",  # airflow pools set bubblehouse 4 "calls to Bubblehouse"
         retries=3,
         retry_delay=timedelta(minutes=2),
-    ).expand(path=cut(SOURCE, f"{FOLDER}/{{{{ run_id }}}}"))
+    ).expand(path=split(SOURCE, f"{FOLDER}/{{{{ run_id }}}}"))

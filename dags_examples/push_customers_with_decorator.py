@@ -1,4 +1,4 @@
-"""Push what a TaskFlow function returns: no customer passes through Airflow's database."""
+"""Push what a TaskFlow function returns. Airflow's database stores no customer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ with DAG(
 
     @task.bubblehouse_customers(timezone="Europe/Berlin")
     def push_customers() -> list[dict[str, object]]:
-        """Stand in for a query of your warehouse; all parameters of UpdateCustomersOperator work here."""
+        """A placeholder for a query of your warehouse."""
         return [
             {"id": "1001", "email": "ada@example.com", "first_name": "Ada", "signed_up_at": "2026-01-15T10:30:00"},
             {"id": "1002", "email": "grace@example.com", "first_name": "Grace"},

@@ -1,4 +1,4 @@
-"""Push only when the API answers, and go on only when the customers can be read back."""
+"""Push when the API responds, and continue when the customers can be read back."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ with DAG(
     default_args={"retries": 3, "retry_delay": timedelta(minutes=2)},
     tags=["bubblehouse"],
 ):
-    # An outage is waited out here, in the triggerer; a token that is not accepted fails at once.
-    api_answers = BubblehouseStatusSensor(
-        task_id="api_answers",
+    # The triggerer waits until an outage ends. A token that is not accepted fails at once.
+    api_responds = BubblehouseStatusSensor(
+        task_id="api_responds",
         on_unavailable="wait",
         poke_interval=60,
         timeout=timedelta(hours=6),
@@ -30,12 +30,12 @@ with DAG(
 
     @task(show_return_value_in_logs=False)  # they are personal data
     def extract_customers() -> list[dict[str, object]]:
-        """Stand in for a query of your warehouse."""
+        """A placeholder for a query of your warehouse."""
         return [{"id": "1001", "tags": ["vip"]}, {"id": "1002", "tags": ["vip"]}, {"id": "1003", "tags": ["vip"]}]
 
     @task(show_return_value_in_logs=False)  # they are personal data
     def take_sample(customers: list[dict[str, object]]) -> list[dict[str, object]]:
-        """Name some of those that were pushed: the API takes a call for each."""
+        """Return some of the customers, because the sensor makes one call for each."""
         return [{"shop_id": customer["id"]} for customer in customers[-2:]]
 
     customers = extract_customers()
@@ -48,4 +48,4 @@ with DAG(
         timeout=timedelta(minutes=15),
         deferrable=True,
     )
-    api_answers >> push >> processed
+    api_responds >> push >> processed

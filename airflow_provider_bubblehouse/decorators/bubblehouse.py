@@ -80,7 +80,7 @@ class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
         if _is_read_once(returned):
             self._yielded = returned
         else:
-            self._take(returned)
+            self._wrap_customers(returned)
         return UpdateCustomersOperator.execute(self, context)
 
     def _source(self, converter: Converter) -> Source:

@@ -1,4 +1,4 @@
-"""Operators that push customers to Bubblehouse: update them, or delete them."""
+"""Operators that update and delete customers in Bubblehouse."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.sources.source import Source
     from airflow_provider_bubblehouse.sources.spool import SpooledSource
 
-DEFAULT_BATCH_SIZE = 500  # half of what the API recommends at most for orders, the only number it names
-DEFAULT_MAX_ATTEMPTS = 10  # with 20 % faults, 5 exhaust one batch in 3,000, and each of them fails a try of the task
+DEFAULT_BATCH_SIZE = 500  # half of the maximum for orders, the only number in the API documentation
+DEFAULT_MAX_ATTEMPTS = 10  # with 20 % errors, 5 attempts would fail for one batch in 3,000, and with it the try
 DEFAULT_LEDGER_DAYS = 30
-DEFAULT_MAX_ATTEMPT_SECONDS = 300.0  # a longer outage is for the task's own retries, which hold no worker slot
+DEFAULT_MAX_ATTEMPT_SECONDS = 300.0  # longer outages are for Airflow's retries, which hold no worker slot
 
 
-# The types of the template fields, apart from text that renders to them, and their names in an error.
+# The types of the template fields, besides text that renders to them, and their names in an error.
 _FIELD_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "bubblehouse_conn_id": ((str,), "text"),
     "customers": ((Sequence,), "a list of objects, one for each customer"),
@@ -82,9 +82,9 @@ _FIELD_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 
 class SqlParameters:
     """
-    Parameters of a query, whose repr is their count: they may be a customer's values.
+    The parameters of a query. Their repr is only a count, because they may be a customer's values.
 
-    :param values: the parameters, in their order or by name.
+    :param values: the parameters, as a list or by name.
     """
 
     def __init__(self, values: Sequence[Any] | Mapping[str, Any]) -> None:
@@ -95,7 +95,7 @@ class SqlParameters:
 
 
 class _SourceOperator(BaseOperator):
-    """An operator that reads customers from a list, from files or from a query."""
+    """Reads customers from a list, files or a query."""
 
     template_fields: Sequence[str] = ("customers", "path", "sql", "sql_conn_id", "sql_parameters")
     template_ext: Sequence[str] = (".sql",)
@@ -148,17 +148,17 @@ class _SourceOperator(BaseOperator):
 
     def _check_template_fields(self, names: Iterable[str] = ()) -> None:
         """
-        Refuse template fields of a type that cannot work.
+        Refuse template fields of the wrong type.
 
-        :param names: the fields that must not be None; after rendering, those that were given.
+        :param names: the fields that must not be None; after rendering, those that were set.
         """
         for name, (kinds, expected) in _FIELD_TYPES.items():
             value = getattr(self, name, None)
             if value is not None or name in names:
                 check_template_field(name, value, kinds, expected=expected)
 
-    def _take(self, customers: Any) -> None:
-        """Wrap the rows so that their repr is only a count: OpenLineage, for one, reports an operator's attributes."""
+    def _wrap_customers(self, customers: Any) -> None:
+        """Wrap the rows so that their repr is only a count, because OpenLineage reports an operator's attributes."""
         self.customers = CustomerRows(_rows(customers))
 
     def _source(self, converter: Converter) -> Source:
@@ -168,8 +168,8 @@ class _SourceOperator(BaseOperator):
         if self.path is None:
             from airflow_provider_bubblehouse.sources.records import ListSource
 
-            if not isinstance(self.customers, CustomerRows):  # Airflow has not rendered the fields
-                self._take(self.customers)
+            if not isinstance(self.customers, CustomerRows):  # execute() without Airflow does not render the fields
+                self._wrap_customers(self.customers)
             return ListSource(self.customers, column_map=self.column_map)
         from airflow_provider_bubblehouse.formats.dialect import Dialect
         from airflow_provider_bubblehouse.sources.files import FileSource
@@ -203,28 +203,28 @@ class _SourceOperator(BaseOperator):
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
     ) -> None:
         """
-        Render templates, not data, and replace values by wrappers that show none in what Airflow stores.
+        Render templates but not data, and wrap values so that Airflow stores only their count.
 
-        Mapped tasks call this method only, not ``render_template_fields``.
+        Overrides this method because mapped tasks do not call ``render_template_fields``.
         """
-        if parent is not self:  # an object in a field that has template fields of its own
+        if parent is not self:  # an object in a field, with its own template fields
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
             return
         given = [name for name in template_fields if getattr(self, name) is not None]
         seen_oids = run_time_oids(self, context, seen_oids)
         is_template = isinstance(self.customers, str) and id(self.customers) not in seen_oids
         if self.customers is not None and not is_template:
-            self._take(resolve(self.customers, context))
+            self._wrap_customers(resolve(self.customers, context))
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
         if is_template:
-            self._take(join_surrogates(self.customers))
+            self._wrap_customers(join_surrogates(self.customers))
         self._check_template_fields(given)
         if self.sql_parameters is not None and not isinstance(self.sql_parameters, SqlParameters):
             self.sql_parameters = SqlParameters(_parameters(self.sql_parameters))
 
 
 class _CustomersOperator(_SourceOperator):
-    """What updating and deleting share: how customers travel to the API."""
+    """Pushes the rows: the common part of updates and deletions."""
 
     template_fields: Sequence[str] = (
         "bubblehouse_conn_id",
@@ -274,7 +274,7 @@ class _CustomersOperator(_SourceOperator):
         self.ledger_days = ledger_days
         self.resume = resume
         check_flag("dry_run", dry_run)
-        self.sends = not dry_run  # under its own name it would hide BaseOperator.dry_run, which the CLI calls
+        self.sends = not dry_run  # not self.dry_run, because the CLI calls BaseOperator.dry_run
         self._push: Push | None = None
         self._output: str | None = None  # the URI of the asset that is written
         self._lineage: Lineage | None = None
@@ -319,7 +319,7 @@ class _CustomersOperator(_SourceOperator):
                 context["outlet_events"][outlet].extra.update(summary)
 
     def _finish(self) -> None:
-        """Report lineage, and keep nothing of the push but its counts: Airflow copies operators."""
+        """Report lineage, and drop the push: Airflow copies operators, and a push cannot be copied."""
         from airflow_provider_bubblehouse.lineage import lineage_of, report_lineage
 
         push, spool = self._push, self._spool
@@ -335,7 +335,7 @@ class _CustomersOperator(_SourceOperator):
             )
 
     def on_kill(self) -> None:
-        """Have ``execute`` end soon; called by a signal's handler, so that it must not wait for anything."""
+        """Stop ``execute`` soon. Waits for nothing, because a signal handler calls it."""
         self._is_killed = True
         if self._push is not None:
             self._push.stop()
@@ -344,11 +344,11 @@ class _CustomersOperator(_SourceOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """
-        Return what the push read and wrote; Airflow's OpenLineage provider calls this.
+        Return what the push read and wrote, for Airflow's OpenLineage provider.
 
-        It also does so after a failure, as there is no other method for that: what was sent before it was sent.
+        The provider also calls it after a failure, when some rows may have been accepted.
 
-        :param task_instance: the task's run.
+        :param task_instance: the task instance.
         """
         from airflow_provider_bubblehouse.lineage import openlineage_of
 
@@ -395,7 +395,7 @@ class _CustomersOperator(_SourceOperator):
         )
 
     def _changes(self, context: Context, connection: ShopConnection) -> Changes | None:
-        """Return what decides which rows have changed; None to send all."""
+        """Return the filter of unchanged rows; None to send all rows."""
         if self.ledger_path is None:
             return None
         from airflow_provider_bubblehouse.ledger.changes import Changes
@@ -418,10 +418,10 @@ class _CustomersOperator(_SourceOperator):
 
     @abstractmethod
     def _converter(self) -> Converter:
-        """Return what validates rows and converts them to customers."""
+        """Return the rules that validate rows and convert them to customers."""
 
     def _resume(self, context: Context, connection: ShopConnection) -> Resume | None:
-        """Return how to continue after earlier tries; None where Airflow stores nothing, which is so before 3.3."""
+        """Return how to continue after earlier tries; None before Airflow 3.3, which has no state store."""
         from airflow_provider_bubblehouse.customers import RULES_VERSION
         from airflow_provider_bubblehouse.customers.field_formats import fingerprint_of
         from airflow_provider_bubblehouse.formats.dialect import Dialect
@@ -454,7 +454,7 @@ class _CustomersOperator(_SourceOperator):
 
         location = _location(self.rejected_path)
         ti = context.get("ti")
-        own = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) if ti is not None else ()  # mapped tasks do not meet
+        own = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) if ti is not None else ()  # one folder per mapped task
         path, url = ("/".join((base.rstrip("/"), *map(str, own))) for base in (location.path, _url(location)))
         return RejectedRows(_filesystem(location), path, url=url)
 
@@ -463,77 +463,79 @@ class UpdateCustomersOperator(_CustomersOperator):
     """
     Push new or changed customers to Bubblehouse.
 
-    Rows are validated, brought into the form of Customer2 and sent in batches
-    (https://app.bubblehouse.com/apidocs/apis/order/UpdateCustomers3). A 5xx or a network error is tried again inside
-    the task and then by the task's ``retries``; a 4xx fails the task at once, without a retry.
+    Validates the rows, converts them to the fields of Customer2, and sends them in batches
+    (https://app.bubblehouse.com/apidocs/apis/order/UpdateCustomers3). After a 5xx or a network error, the operator
+    sends the batch again, and then Airflow retries the task as often as ``retries`` allows. A 4xx fails the task at
+    once, without a retry.
 
-    The result is a summary without any row: ``read``, ``invalid``, ``unchanged``, ``accepted``, ``rejected``,
-    ``unsent`` (``read`` is the sum of the other five, over all tries), ``resumed_at`` (rows that earlier tries had
-    completed), of this try ``batches``, ``calls``, ``retries``, ``seconds``, and the folder ``rejected_path`` if rows
-    were written there.
+    Returns a summary of counts: ``read``, ``invalid``, ``unchanged``, ``accepted``, ``rejected`` and ``unsent``, where
+    ``read`` is the sum of the others over all tries; ``resumed_at``, the rows that earlier tries have completed;
+    ``batches``, ``calls``, ``retries`` and ``seconds`` of this try; and ``rejected_path``, the folder to which rows
+    were written.
 
-    :param customers: the rows: a list of dicts with the fields of Customer2, an XComArg that gives one, or a template
-        that renders to it as JSON. A literal list becomes part of the serialized DAG, with all it holds: for demos
-        only. (templated) Exactly one of ``customers``, ``path`` and ``sql`` is given.
-    :param path: a file of rows: a local path, or one in an object store such as ``s3://conn_id@bucket/key.csv``; a
-        glob, unless a file of exactly that name exists. gzip and zstd (extra ``zstd``) are decompressed. (templated)
-    :param sql: a query, one ``SELECT``, or a ``.sql`` file that holds one. Its rows, as the database's driver gives
-        them, are kept in a temporary file of the worker (in ``TMPDIR``) until they are pushed, so that the database is
-        left alone by then. A retry makes it anew, and goes on after what is settled if it gives the same rows in the
-        same order: let it have an ``ORDER BY``. (templated)
-    :param sql_conn_id: the Airflow connection of the database, of any type with a ``DbApiHook``; needs the extra
-        ``sql``. Rows come a thousand at a time, but some drivers hold all of them at once unless told otherwise: give
-        a connection of type ``mysql`` the extra ``{"cursor": "sscursor"}``. (templated)
-    :param sql_parameters: values for the placeholders of ``sql``, in the way of its driver: a list, or an object by
-        name. Airflow shows the rendered text of ``sql``, but of these only how many there are; as part of the DAG file
-        it keeps literal ones, too. (templated)
-    :param file_format: ``jsonl``, ``json`` (an array of objects), ``csv``, ``parquet``, or ``rejected`` for files of
-        a ``rejected_path``; ``auto`` goes by the suffix.
-    :param csv: how CSV files are written, such as ``{"delimiter": ";", "encoding": "cp1252"}``. The options are
+    :param customers: a list of dicts with the fields of Customer2, an XComArg with such a list, or a template that
+        renders to it as JSON. Airflow stores a literal list with the DAG, so use it for demos only. (templated) Set
+        exactly one of ``customers``, ``path`` and ``sql``.
+    :param path: a file: a local path, or a URL in an object store such as ``s3://conn_id@bucket/key.csv``. A glob,
+        unless a file of exactly this name exists. gzip and zstd (extra ``zstd``) are
+        decompressed. (templated)
+    :param sql: a query, one ``SELECT``, or the name of a ``.sql`` file. The worker first stores its rows in a
+        temporary file (in ``TMPDIR``), and closes the connection to the database before the first call. A retry runs
+        the query again, and continues after the completed rows if it returns the same rows in the same order: use
+        ``ORDER BY``. (templated)
+    :param sql_conn_id: the Airflow connection of the database, of any type with a ``DbApiHook``. Needs the extra
+        ``sql``. Rows are fetched a thousand at a time. Some drivers hold all rows in memory: give a connection of type
+        ``mysql`` the extra ``{"cursor": "sscursor"}``. (templated)
+    :param sql_parameters: values for the placeholders of ``sql`` in the style of the driver: a list, or a dict by name.
+        Airflow shows the rendered ``sql``, but of these only their number. It stores literal values with the DAG.
+        (templated)
+    :param file_format: ``jsonl``, ``json`` (an array of objects), ``csv``, ``parquet``, or ``rejected`` for the files
+        of a ``rejected_path``. ``auto`` uses the suffix.
+    :param csv: the dialect of CSV files, such as ``{"delimiter": ";", "encoding": "cp1252"}``. The options are
         ``delimiter``, ``encoding`` (one of Python's text encodings), ``quote_char`` (None if there is none),
         ``escape_char``, ``null_values`` (cells that are absent, such as ``["NULL"]``), ``column_names`` (for files
         without a header) and ``skip_rows`` (lines before the header).
-    :param column_map: column or field of the source to field of Customer2, such as ``{"CustomerId": "id", "City":
-        "extras.city"}``. Exactly these are sent. A dot in a column reaches into an object:
-        ``{"traits.email": "email"}``. Without it each goes under its own name.
-    :param formats: field to the way in which the source writes it, such as ``{"birthday": "%d.%m.%Y", "tags": ",",
-        "optin": {"J": True, "N": False}}``. A date or time takes a ``strptime`` pattern, ``epoch`` or ``epoch_ms``; a
-        list its separator; ``extras.x`` ``number``, ``boolean`` or ``json``; ``total_spent`` ``units``; ``id``
-        ``verbatim``; and any field a dict that translates its values.
+    :param column_map: a dict from columns or fields of the source to fields of Customer2, such as
+        ``{"CustomerId": "id", "City": "extras.city"}``. Exactly these are sent. A dot in a column reaches into an
+        object: ``{"traits.email": "email"}``. Without it, each column is sent under its own name.
+    :param formats: a dict from fields to the way in which the source writes them, such as
+        ``{"birthday": "%d.%m.%Y", "tags": ",", "optin": {"J": True, "N": False}}``. A date or time takes a ``strptime``
+        pattern, ``epoch`` or ``epoch_ms``; a list its separator; ``extras.x`` ``number``, ``boolean`` or ``json``;
+        ``total_spent`` ``units``; ``id`` ``verbatim``; and any field a dict that translates its values.
     :param timezone: the time zone of times without an offset.
     :param bubblehouse_conn_id: the Airflow connection of type ``bubblehouse``. (templated)
-    :param batch_size: how many customers a call has at most. The API names 1000 for orders and nothing for customers.
-    :param max_batch_bytes: how many bytes a call's body has at most; a row beyond it is invalid.
-    :param in_flight: how many calls are under way at once. The updates of one customer stay in their order, as long as
-        the source names it always by ``id`` or always by ``email``.
-    :param max_attempts: how many times a batch that fails transiently is sent at most within one try of the task.
-    :param max_attempt_seconds: no wait between them is begun that would end later than this after the first.
-    :param rate_limit_wait: seconds in all that the push may wait where the API answers 429, for as long as its
-        ``Retry-After`` asks; a wait that would not fit fails at once. By default any 429 does.
-    :param on_rejected: what follows after the API refused a batch, which it has processed: ``stop`` fails at once,
+    :param batch_size: customers per call at most. The API documentation gives 1000 for orders, and no number for
+        customers.
+    :param max_batch_bytes: bytes per call at most. A row that does not fit is invalid.
+    :param in_flight: calls at the same time. The updates of a customer keep their order, if the source names the
+        customer always by ``id`` or always by ``email``.
+    :param max_attempts: how many times a batch that fails transiently is sent at most, within one try of the task.
+    :param max_attempt_seconds: give up if the next wait would end more than this many seconds after the first attempt.
+    :param rate_limit_wait: how many seconds the push may wait after 429 responses in total. It honours
+        ``Retry-After``, and fails at once if a wait does not fit. By default, any 429 fails the task.
+    :param on_rejected: what to do after the API rejects a batch, which it has then processed: ``stop`` fails at once,
         ``continue`` sends the rest and then fails. Neither is retried.
-    :param rejected_path: a folder, local or in an object store, for the rows of refused batches and for invalid rows,
-        which are personal data: files ``{dag_id}/{run_id}/{task_id}/{map_index}/{first row}.jsonl``. Mended, they
-        are pushed with ``file_format="rejected"``. (templated)
-    :param min_customers: refuse a source with fewer rows before the first call: an export that was cut off.
-    :param ledger_path: a folder, local or in an object store, that remembers what Bubblehouse last accepted of each
-        customer, as hashes: only what has changed is sent, and the rest is counted as ``unchanged``. One task at a time
-        uses it; deletions need the same one. (templated)
-    :param ledger_days: after how many days at most a customer is sent again, changed or not: others write to
-        Bubblehouse, too, and an accepted call may fail later.
-    :param resume: go on after the rows that earlier tries of this task settled, as long as source and parameters are
-        the same; Airflow keeps the progress from 3.3 on. Also a task that is cleared goes on so, and one whose source
-        was refused still fails: False starts over.
-    :param on_invalid: ``fail`` validates the whole source before the first call and refuses it whole if a row is
-        invalid; ``skip`` sends the others and reports the invalid rows.
+    :param rejected_path: a folder, local or in an object store, for rejected and invalid rows, which are personal data.
+        The files are ``{dag_id}/{run_id}/{task_id}/{map_index}/{first row}.jsonl``. Once corrected, push them with
+        ``file_format="rejected"``. (templated)
+    :param min_customers: refuse a source with fewer rows before the first call, for example a truncated export.
+    :param ledger_path: a folder, local or in an object store, that records hashes of what Bubblehouse last accepted of
+        each customer. Only what has changed is sent; the rest counts as ``unchanged``. One task at a time may use it,
+        and deletions need the same folder. (templated)
+    :param ledger_days: after how many days at most an unchanged customer is sent again, because other systems write to
+        Bubblehouse too, and because an accepted call may fail later.
+    :param resume: continue after the rows that earlier tries of this task have completed, if source and parameters are
+        the same. Needs Airflow 3.3. Also applies to a cleared task. False starts over.
+    :param on_invalid: ``fail`` validates the whole source before the first call, and refuses it if a row is invalid.
+        ``skip`` sends the other rows and reports the invalid ones.
     :param max_invalid: with ``skip``, refuse a source with more invalid rows before the first call: a count, or a share
         of all rows if it is below 1. The source is then read twice.
-    :param debug: have the API process at once and refuse the call on any warning. For development only: the connection
-        must have ``allow_debug``, the source at most one batch.
-    :param dry_run: read, validate and cut batches, but call nothing; no connection is needed.
-    :raises BubblehouseTransientError: if a batch did not get through; Airflow retries the task.
-    :raises BubblehouseRejectedError: if the API refused a batch; Airflow does not retry.
-    :raises BubblehousePermanentError: for anything else that a retry cannot help.
+    :param debug: have the API process the call at once and reject it on any warning. For development only: needs
+        ``allow_debug`` in the connection, and a source of at most one batch.
+    :param dry_run: read, validate and group the rows, and make no call. Needs no connection.
+    :raises BubblehouseTransientError: if a batch could not be delivered; Airflow retries the task.
+    :raises BubblehouseRejectedError: if the API rejected a batch; Airflow does not retry.
+    :raises BubblehousePermanentError: for any other error that a retry cannot fix.
     """
 
     def __init__(
@@ -569,14 +571,14 @@ class UpdateCustomersOperator(_CustomersOperator):
 
 class DeleteCustomersOperator(_CustomersOperator):
     """
-    Delete customers from Bubblehouse, by pushing them with ``"deleted": true`` (there is no call of its own for it).
+    Delete customers from Bubblehouse, by pushing them with ``"deleted": true``: the API has no call that deletes.
 
-    Of each row only its ``id``, or else its ``email``, is sent. The whole source is validated before the first call,
-    and refused if a row is invalid or has a ``deleted`` that is not true. Parameters, result and errors that are not
-    named here are those of ``UpdateCustomersOperator``.
+    Sends the ``id`` of each row, or else its ``email``. Validates the whole source before the first call, and refuses
+    it if a row is invalid or has a ``deleted`` that is not true. See ``UpdateCustomersOperator`` for the other
+    parameters, the result and the errors.
 
-    :param max_customers: a source with more rows is refused before anything is sent: deletion is not undone by the
-        next run, so say how many you mean. (templated)
+    :param max_customers: refuse a source with more rows before the first call. Required, because no later run undoes a
+        deletion. (templated)
     """
 
     template_fields: Sequence[str] = (*_CustomersOperator.template_fields, "max_customers")
@@ -586,7 +588,7 @@ class DeleteCustomersOperator(_CustomersOperator):
         super().__init__(**kwargs)
         self.max_customers = max_customers
         is_template = isinstance(max_customers, str) and "{" in max_customers
-        if not is_template and not hasattr(max_customers, "resolve"):  # as an XComArg has
+        if not is_template and not hasattr(max_customers, "resolve"):  # an XComArg has it
             check_integer("max_customers", max_customers, least=1)
 
     def _plan(self, connection: ShopConnection | None) -> Plan:
@@ -603,7 +605,7 @@ class DeleteCustomersOperator(_CustomersOperator):
 
 
 def _rows(value: Any) -> Sequence[Any]:
-    """Return rendered ``customers`` as rows; a template renders to text."""
+    """Return the rows of rendered ``customers``; a template renders to text."""
     value = from_json("customers", value)
     if value is None:
         raise BubblehousePermanentError("customers is None; did the task before return its list?")
@@ -621,7 +623,7 @@ def _parameters(value: Any) -> Sequence[Any] | Mapping[str, Any]:
 
 
 def _filesystem(location: ObjectStoragePath) -> Any:
-    if _is_local(location):  # Airflow would import the file systems of all providers, which takes a third of a second
+    if _is_local(location):  # saves a third of a second: Airflow would import the file systems of all providers
         from fsspec.implementations.local import LocalFileSystem
 
         return LocalFileSystem()
@@ -630,13 +632,13 @@ def _filesystem(location: ObjectStoragePath) -> Any:
     except (ImportError, ValueError):
         raise no_filesystem_error(location) from None
     except Exception as error:
-        if fault_of(error) in (Fault.OTHER, Fault.MISSING):  # such as a connection that is not defined
+        if fault_of(error) in (Fault.OTHER, Fault.MISSING):  # for example an undefined connection
             raise
         raise store_error(error, _url(location), "opened") from error
 
 
 def _url(location: ObjectStoragePath) -> str:
-    """Return a path as the operators take it: a URL with its Airflow connection, or a plain path."""
+    """Return a path as ``path=`` accepts it: a URL with its Airflow connection, or a plain path."""
     return str(location.path) if _is_local(location) else without_credentials(str(location))
 
 

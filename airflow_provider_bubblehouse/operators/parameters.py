@@ -1,7 +1,7 @@
 """
-Checks of constructor parameters: a value that cannot work fails when the DAG is parsed, with one sentence.
+Checks of constructor parameters, so that a wrong value fails when the DAG is parsed.
 
-What takes long to import is imported only if a DAG uses it: Airflow parses DAG files every few seconds.
+Slow imports are in the functions, because Airflow parses DAG files every few seconds.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEZONE = "UTC"
 
-_BYTES = (bytes, bytearray, memoryview)  # sequences, but of integers
+_BYTES = (bytes, bytearray, memoryview)  # sequences of integers, not of rows
 
 
 def check_integer(name: str, value: object, *, least: int) -> None:
     """
-    Refuse anything but an integer. A boolean is none, though Python counts it as one.
+    Refuse anything but an integer. A boolean is refused too, although it is an integer in Python.
 
     :param name: the parameter's name.
     :param value: its value.
@@ -46,7 +46,7 @@ def check_flag(name: str, value: object) -> None:
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
-    """Refuse anything but one of some words."""
+    """Refuse anything but one of the choices."""
     if not isinstance(value, str) or value not in choices:
         raise BubblehousePermanentError(f"{name} must be one of {', '.join(choices)}.")
 
@@ -67,7 +67,7 @@ def check_timezone(value: object) -> None:
 
 
 def check_column_map(value: object) -> None:
-    """Refuse anything but an object from columns to fields, each field once."""
+    """Refuse anything but a mapping from columns to fields, with each field once."""
     from airflow_provider_bubblehouse.sources.columns import targets_of
 
     if not isinstance(value, Mapping):
@@ -93,12 +93,12 @@ def check_formats(value: object, column_map: Mapping[str, str] | None) -> None:
 
 def check_template_field(name: str, value: object, kinds: tuple[type, ...], *, expected: str) -> None:
     """
-    Refuse a value that is of none of some types, and that rendering cannot turn into one of them.
+    Refuse a value of the wrong type, unless rendering can turn it into a right one.
 
     :param name: the parameter's name.
     :param value: its value: also text, which may be a template, an XComArg, or a function that renders it.
-    :param kinds: the types.
-    :param expected: what these types are, for the error.
+    :param kinds: the allowed types.
+    :param expected: the allowed types in words, for the error.
     :raises BubblehousePermanentError: if the value cannot work.
     """
     is_rendered = isinstance(value, str) or callable(value) or hasattr(value, "resolve")

@@ -1,9 +1,9 @@
 """
-Rendering that takes text in the DAG file for templates, and values that arrive at run time for data.
+Render text in the DAG file as templates, but not values that arrive at run time.
 
-Airflow renders whatever a template field holds when the task starts. With ``expand_kwargs`` that includes the output of
-other tasks: a customer named ``{{ conn.bubblehouse_default.password }}`` would be sent to the API with the shop token
-as name. The operators, the decorator and the sensors share this module.
+Airflow renders everything that a template field contains when the task starts. With ``expand_kwargs`` this includes the
+output of other tasks: a customer named ``{{ conn.bubblehouse_default.password }}`` would be sent with the shop token as
+name. The operators, the decorator and the sensors use this module.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from airflow_provider_bubblehouse.plural import plural
 
 class CustomerRows(Sequence[Any]):
     """
-    Rows whose repr is their count: Airflow stores the text of a rendered field and shows it in its UI.
+    Rows whose repr is only a count, because Airflow stores the text of a rendered field and shows it in its UI.
 
-    A plain ``Sequence``, because Airflow stores a ``list``, or a subclass of it, row by row.
+    A plain ``Sequence``, because Airflow stores a ``list`` and its subclasses row by row.
 
     :param rows: the rows.
     """
@@ -44,8 +44,8 @@ def run_time_oids(task: Any, context: Mapping[str, Any], seen_oids: set[int]) ->
     """
     Return the ids of the values that a mapped task received at run time. Airflow's renderer skips these ids.
 
-    Airflow passes those of ``expand``, and this adds those of ``expand_kwargs``. Values are compared by identity with
-    those in the DAG file, so a constructor has to store its arguments unchanged.
+    Airflow passes the ids for ``expand``; this function adds those for ``expand_kwargs``. It compares values by
+    identity with those in the DAG file, so constructors have to store their arguments unchanged.
 
     :param task: the task, after expansion.
     :param context: the task's context.
@@ -65,14 +65,14 @@ def run_time_oids(task: Any, context: Mapping[str, Any], seen_oids: set[int]) ->
 
 
 def _is_in_dag_file(expand_value: Any, map_index: int) -> bool:
-    """Tell the arguments of ``expand``, or a literal in ``expand_kwargs``, from the output of a task."""
+    """Return whether these are arguments of ``expand`` or a literal in ``expand_kwargs``, not the output of a task."""
     if isinstance(expand_value, dict):
         return True
     return isinstance(expand_value, Sequence) and isinstance(expand_value[map_index], Mapping)
 
 
 def resolve(value: Any, context: Any) -> Any:
-    """Replace XComArgs by the values they refer to, also in lists and dicts, and render nothing."""
+    """Replace XComArgs by their values, also in lists and dicts, without rendering anything."""
     if isinstance(value, list | tuple):
         return [resolve(inner, context) for inner in value]
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Whether the process that supervises a task is still alive: without it a task can save nothing, and is retried."""
+"""Detect that a task has lost its supervisor: it can no longer save its progress, and Airflow retries it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 def orphan_check(context: Mapping[str, Any]) -> Callable[[], bool]:
     """
-    Return a function that tells whether the supervisor of this task has ended.
+    Return a function that returns whether the supervisor of this task has ended.
 
-    It compares the parent process with the first one. Outside a supervised task it always returns False: a
-    ``dags test`` that was started with ``nohup`` outlives its shell.
+    The function compares the parent process with the first one. Outside a supervised task it always returns False,
+    because a ``dags test`` that was started with ``nohup`` outlives its shell.
 
     :param context: the task's context.
     """
@@ -30,5 +30,5 @@ def _is_supervised(context: Mapping[str, Any]) -> bool:
     runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
     if comms is not None and isinstance(getattr(runner, "SUPERVISOR_COMMS", None), comms.CommsDecoder):
         return True
-    # Airflow 2 sets it where a job supervises the task, and not in dag.test().
+    # Airflow 2 sets it if a job supervises the task, and not in dag.test().
     return getattr(context.get("ti"), "job_id", None) is not None

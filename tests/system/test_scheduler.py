@@ -26,7 +26,7 @@ CUSTOMERS_AFTER = {
     "push_customers_in_shards": 59,
     "push_customers_with_decorator": 2,
     "retry_policy": 0,
-    "tell_who_can_help": 59,
+    "send_alerts": 59,
     "wait_for_customers": 3,
 }
 

@@ -1,4 +1,4 @@
-"""Tell the data team of data that is refused, and whoever is on call of an outage."""
+"""Alert the data team about rejected data, and the engineer on call about an outage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class LogNotifier(BaseNotifier):
-    """Stands in for a notifier of Slack, SMTP or PagerDuty, which is used in the same way."""
+    """A placeholder for a notifier of Slack, SMTP or PagerDuty, which is used in the same way."""
 
     template_fields = ("text",)
 
@@ -31,20 +31,20 @@ class LogNotifier(BaseNotifier):
         log.warning("%s", self.text)
 
 
-tell_the_data_team = LogNotifier(
-    "{{ bubblehouse.message }} Refused: {{ bubblehouse.summary.rejected if bubblehouse.summary else 'nothing' }}."
+notify_data_team = LogNotifier(
+    "{{ bubblehouse.message }} Rejected rows: {{ bubblehouse.summary.rejected if bubblehouse.summary else 0 }}."
 )
 
 
-def page_the_engineer(context: Context) -> None:
-    """Stand in for a call of the pager; a retry that is still to come is no reason to wake anybody."""
+def page_engineer(context: Context) -> None:
+    """A placeholder for a call to a pager. Do not wake anybody while Airflow still retries the task."""
     if not context["bubblehouse"]["will_retry"]:
         log.error("%s", context["bubblehouse"]["message"])
 
 
 with DAG(
-    dag_id="tell_who_can_help",
-    description="Push customers to Bubblehouse and tell who can help when it fails",
+    dag_id="send_alerts",
+    description="Push customers to Bubblehouse and send alerts when it fails",
     schedule="@daily",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
@@ -52,7 +52,7 @@ with DAG(
     default_args={
         "retries": 3,
         "retry_delay": timedelta(minutes=2),
-        "on_failure_callback": [on_permanent_failure(tell_the_data_team), on_transient_failure(page_the_engineer)],
+        "on_failure_callback": [on_permanent_failure(notify_data_team), on_transient_failure(page_engineer)],
     },
     tags=["bubblehouse"],
 ):
