@@ -343,8 +343,8 @@ def test_airflow_shows_how_many_customers_and_which_fields_and_no_value(sandbox,
         task_id: json.loads(rendered)
         for task_id, rendered in stored(dag.dag_id, "rendered_task_instance_fields", "task_id, rendered_fields")
     }
-    assert (shown["wait"]["identity"], shown["wait"]["expected"]) == ("1 customers", "first_name")
-    assert shown["mapped"]["identity"] == "1 customers"
+    assert (shown["wait"]["identity"], shown["wait"]["expected"]) == ("1 customer", "first_name")
+    assert shown["mapped"]["identity"] == "1 customer"
     kept = [row for row in stored(dag.dag_id, "xcom", "task_id, value") if row[0] in ("wait", "mapped")]
     assert "sentinel" not in str([shown["wait"], kept]).lower()
 
@@ -366,7 +366,7 @@ def test_after_a_change_of_the_secret_the_retry_defers_again(sandbox, monkeypatc
     extra = {"key_id": sandbox.key_id, "shared_secret": sandbox.shared_secret}
     monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", sandbox.connection(password="", extra=extra))
     event = asyncio.run(first_event(caught.value.trigger))
-    with pytest.raises(BubblehouseTransientError, match="secret of the Airflow connection changed"):
+    with pytest.raises(BubblehouseTransientError, match="of the Airflow connection changed"):
         sensor.resume_execution(caught.value.method_name, {"event": event}, {})
     run(sensor)
     assert len(sandbox.calls_of("CustomerDetails1")) == 3  # a look of each try, and one of the second trigger
