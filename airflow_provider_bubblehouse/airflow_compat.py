@@ -1,10 +1,10 @@
 """
-Airflow's names, imported from wherever the installed Airflow has them.
+Airflow's classes and functions, imported from the place where the installed Airflow has them.
 
-The package and its tests import Airflow's classes and functions from here only. Most come from
-``airflow.providers.common.compat.sdk``. Each Airflow pins a version of that provider in its constraints file, and the
-older ones lack names or the whole module, so each name also lists the places where an older Airflow has it. A name is
-looked up when it is imported, so a DAG file pays only for what it uses.
+The package and its tests import Airflow through this module only. Most names come from
+``airflow.providers.common.compat.sdk``. Each Airflow pins a version of that provider in its constraints file, and older
+versions lack some names or the whole module, so each name also lists its places in older Airflows. A name is looked up
+when it is imported, so a DAG file loads only what it uses.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _FACETS = (f"{_COMPAT}.openlineage.facet",)
 # `airflow.exceptions` warns on Airflow 3.3, where compat.sdk has all of these.
 _EXCEPTIONS = (_COMPAT_SDK, "airflow.exceptions")
 
-# Each name with the modules that may have it; the first that does is used.
+# Each name with the modules that may have it; the first one that does is used.
 _PLACES: dict[str, tuple[str, ...]] = {
     "AirflowException": _EXCEPTIONS,
     "AirflowFailException": _EXCEPTIONS,
@@ -107,9 +107,9 @@ async def call_in_thread(function: Callable[_P, _R], *args: _P.args, **kwargs: _
     """
     Call a function that may wait for Airflow, without blocking the event loop of the triggerer.
 
-    ``asyncio.to_thread`` does not do: from its threads, Airflow 3.0 and 3.1 read their answers on a second event loop,
-    which mixes them up and ends the triggerer. ``BaseHook.aget_connection`` does not do either: before Airflow 3.3.2 it
-    masks secrets with a blocking call.
+    ``asyncio.to_thread`` does not work: from its threads, Airflow 3.0 and 3.1 read their answers on a second event
+    loop, which mixes them up and stops the triggerer. ``BaseHook.aget_connection`` does not work either: before
+    Airflow 3.3.2 it masks secrets with a blocking call.
 
     :param function: a function of Airflow, or one that calls such a function.
     """
@@ -127,7 +127,7 @@ def _find(name: str) -> Any:
     raise ImportError(f"No {name} in any of {', '.join(_PLACES[name])}; update apache-airflow-providers-common-compat.")
 
 
-if not TYPE_CHECKING:  # a type checker would take every unknown name for one that exists
+if not TYPE_CHECKING:  # otherwise a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
         if name not in _PLACES:

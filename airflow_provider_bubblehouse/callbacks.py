@@ -132,27 +132,27 @@ def _outcome(context: Any) -> dict[str, Any]:
 
 
 def _classify_failure(context: Any) -> BubblehouseError:
-    """Return what a failure means. Text in place of an exception, or nothing, comes from a process beside the task."""
+    """Return what a failure means. If another process reports it, there is a text, or nothing, but no exception."""
     exception = context.get("exception")
     if isinstance(exception, BaseException):
         return _classify_exception(exception)
     reason = context.get("reason")  # only callbacks of a DAG have one
     if reason is not None:
         return BubblehousePermanentError(f"The DAG run failed ({reason}); see the logs of its failed tasks.")
-    return BubblehouseTransientError("Airflow passes no error, which is so if a process was killed.")
+    return BubblehouseTransientError("Airflow reported no error, which happens if a process was killed.")
 
 
 def _classify_exception(exception: BaseException) -> BubblehouseError:
     name = type(exception).__name__
     if _is_interruption(exception):
-        return BubblehouseTransientError(f"{name} interrupted it before it was done.")
+        return BubblehouseTransientError(f"{name} interrupted the task.")
     try:
         error = find_error(exception)
     except Exception:
         log.exception("%s cannot be classified.", name)
         error = None
     # The error's own text may hold a customer's value.
-    return error or BubblehousePermanentError(f"{name}, which says nothing about a call; see the log of the task.")
+    return error or BubblehousePermanentError(f"{name}, which is not the error of a call; see the log of the task.")
 
 
 # By name, because Airflow versions have these classes in different modules, or not at all.

@@ -1,10 +1,10 @@
-"""What Airflow reads of this package before it imports anything else of it. A mistake here stops all of Airflow."""
+"""The provider's entry, which Airflow reads before it imports anything else. An error here stops all of Airflow."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# What Airflow calls with a URI of the scheme; it reads them under another name before 3.0.
+# What Airflow calls for URIs of the scheme. Before Airflow 3.0 the key is "dataset-uris".
 _ASSET_URIS = [
     {
         "schemes": ["bubblehouse"],
@@ -14,53 +14,52 @@ _ASSET_URIS = [
     }
 ]
 
-# How the standard fields of the connection form show.
+# Labels and placeholders of the standard fields in the connection form.
 _FIELD_BEHAVIOUR = {
-    # The Test button of Airflow 3.3.2 refuses every stored connection without a port (apache/airflow
-    # 73298): hidden, it could not be given one.
+    # The port is not hidden, because the Test button of Airflow 3.3.2 refuses every stored connection without one
+    # (apache/airflow 73298).
     "hidden-fields": ["schema"],
     "relabeling": {"login": "Shop slug", "password": "Shop token", "host": "API host"},
     "placeholders": {
         "login": "my-shop: the word after the version in the URL of your API calls",
-        "password": "as issued in the API console; empty with Key ID and Shared Secret",
-        "host": "app.bubblehouse.com, unless Bubblehouse named another host",
-        "port": "443; in Airflow 3.3 the Test button needs it",
+        "password": "a token from the API console; empty with Key ID and Shared Secret",
+        "host": "app.bubblehouse.com; for the sandbox http://127.0.0.1",
+        "port": "443, which the Test button of Airflow 3.3 needs; for the sandbox 8765",
     },
 }
 
-# The form's other fields, which are the extras of the connection.
+# The other fields of the form, which are the extras of the connection.
 _CONNECTION_FIELDS = {
     "key_id": {
         "label": "Key ID",
-        "description": "The KID beside a shared secret in Bubblehouse's API console. With it and the "
-        "secret, short-lived tokens are made and no shop token is needed.",
+        "description": "The KID next to a shared secret in Bubblehouse's API console. Key ID and Shared Secret replace "
+        "the Shop token: tasks make short-lived tokens from them.",
         "schema": {"type": ["string", "null"]},
     },
     "shared_secret": {
         "label": "Shared Secret",
-        "description": "The shared secret (base64) of that key, from Bubblehouse's API console.",
+        "description": "The shared secret of this Key ID, in base64, from Bubblehouse's API console.",
         "schema": {"type": ["string", "null"], "format": "password"},
     },
     "api_version": {
         "label": "API version",
-        "description": "The version in the URL of Bubblehouse's API pages. Empty: v20230601.",
+        "description": "The version in the URL of your API calls. Empty: v20230601.",
         "schema": {"type": ["string", "null"]},
     },
     "timeout": {
         "label": "Timeout (seconds)",
-        "description": "How long to wait for the next piece of an answer. Empty: 60. Not a setting of Bubblehouse's.",
+        "description": "How long to wait for each part of an answer. Empty: 60.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
     "max_calls_per_second": {
         "label": "Calls per second",
-        "description": "How many calls a task begins in a second at most. Empty: no limit. The limit "
-        "of your shop is Bubblehouse's to name; it holds for all tasks together.",
+        "description": "The most calls that one task starts in a second. Empty: no limit. Bubblehouse's own limit "
+        "applies to all tasks of a shop together; ask Bubblehouse for it.",
         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
     },
     "allow_debug": {
         "label": "Allow debug calls",
-        "description": "Lets tasks use debug=True, which Bubblehouse wants kept out of production. "
-        "Not a setting of Bubblehouse's.",
+        "description": "Allows debug=True in tasks. For development only: Bubblehouse forbids it in production.",
         "schema": {"type": ["boolean", "null"]},
     },
 }
@@ -68,10 +67,10 @@ _CONNECTION_FIELDS = {
 
 def get_provider_info() -> dict[str, Any]:
     """
-    Return the provider's entry: its connection type with its form, its asset URIs, and its modules.
+    Return the provider's entry: its connection type with the form, its asset URIs and its modules.
 
-    Airflow 3.2 and later make the form from ``conn-fields`` and ``ui-field-behaviour``; earlier ones from the hook's
-    methods, which read them here.
+    Airflow 3.2 and later build the form from ``conn-fields`` and ``ui-field-behaviour``. Earlier versions build it with
+    methods of the hook, which use the same two.
     """
     return {
         "package-name": "airflow-provider-bubblehouse",

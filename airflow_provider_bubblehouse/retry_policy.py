@@ -1,4 +1,4 @@
-"""The contract as a retry policy of Airflow 3.3 and later, for any task that uses the hook, requests or httpx."""
+"""The retry contract as a retry policy of Airflow 3.3 and later, for any task that uses the hook, requests or httpx."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ else:
         RetryDecision = None
         RetryPolicy = object
 
-_LONGEST_WAIT = 3600.0  # seconds; who asks for more is not to hold the DAG run for a day
+_LONGEST_WAIT = 3600.0  # seconds; a longer Retry-After must not hold the DAG run for a day
 
 
 class BubblehouseRetryPolicy(RetryPolicy):
     """
-    Retries what the classifier calls transient, after ``Retry-After`` where the answer has one, and fails the rest.
+    Retry transient errors, after ``Retry-After`` if the answer has one, and fail at once on permanent errors.
 
-    For ``retry_policy=``, beside ``retries=``, which stays the limit. What is neither an error of this package nor one
-    of requests or httpx is left to Airflow's own rules.
+    Pass it as ``retry_policy=``, together with ``retries=``, which remains the limit. It decides errors of this package
+    and of requests and httpx; Airflow's own rules apply to all others.
 
-    :raises BubblehousePermanentError: on an Airflow before 3.3, which has no retry policies.
+    :raises BubblehousePermanentError: before Airflow 3.3, which introduced retry policies.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class BubblehouseRetryPolicy(RetryPolicy):
             )
 
     def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
-        """Decide by the exception that a task failed with."""
+        """Decide by the exception of the failed task."""
         error = find_error(exception)
         if error is None:
             return RetryDecision.default()

@@ -1,7 +1,7 @@
 """
-The asset that a shop's customers are: ``bubblehouse://HOST/SHOP/customers``.
+The asset of a shop's customers: ``bubblehouse://HOST/SHOP/customers``.
 
-Airflow imports this where it meets the first asset of any kind, so it imports next to nothing itself.
+Airflow imports this module as soon as it finds an asset of any kind, so it imports almost nothing itself.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ __all__ = ["convert_asset_to_openlineage", "create_asset", "customers_uri", "san
 
 def create_asset(*, shop: str, host: str = DEFAULT_HOST, extra: dict[str, Any] | None = None) -> Asset:
     """
-    Return the asset of a shop's customers, a dataset in Airflow 2.
+    Return the asset of a shop's customers; in Airflow 2 it is a dataset.
 
     :param shop: the shop slug.
-    :param host: the API's host, with its port where it has one of its own.
-    :param extra: what the asset is to carry beside its URI.
-    :raises ValueError: if shop or host cannot be right.
+    :param host: the API's host, with its port unless that is 443.
+    :param extra: the extra of the asset.
+    :raises ValueError: if shop or host is malformed.
     """
     from airflow_provider_bubblehouse.airflow_compat import Asset
 
@@ -32,10 +32,10 @@ def create_asset(*, shop: str, host: str = DEFAULT_HOST, extra: dict[str, Any] |
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> Dataset:
     """
-    Return what OpenLineage calls the asset; Airflow's OpenLineage provider calls this.
+    Return the OpenLineage dataset of an asset, for Airflow's OpenLineage provider.
 
-    :param asset: an asset whose URI has been checked.
-    :param lineage_context: what reported the asset; its name does not depend on it.
+    :param asset: the asset.
+    :param lineage_context: not used.
     """
     from airflow_provider_bubblehouse.airflow_compat import Dataset
 

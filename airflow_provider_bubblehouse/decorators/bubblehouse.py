@@ -104,7 +104,7 @@ class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
     ) -> None:
         if parent is self:
-            # Hidden before they are rendered, too: Airflow logs a field whose template fails, with all its values.
+            # Hidden before rendering, too: if a template fails, Airflow logs the field with all its values.
             data = run_time_oids(self, context, seen_oids)
             self.op_kwargs = {
                 name: _Hidden(argument) if id(argument) in data else argument
@@ -117,7 +117,7 @@ class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
 
 
 def _is_read_once(returned: object) -> bool:
-    """Return whether something is iterated over: a generator, for example, but not a list or a DataFrame."""
+    """Return whether a result can be iterated over only once, such as a generator; not a list or a DataFrame."""
     in_memory = isinstance(returned, Sequence | Mapping | bytearray | memoryview) or hasattr(returned, "iterrows")
     return isinstance(returned, Iterable) and not in_memory
 
@@ -132,7 +132,7 @@ def bubblehouse_customers_task(
         one by one: then any number of customers takes constant memory. What it yields is validated and stored in a
         temporary file of the worker (in ``TMPDIR``) before the first call.
     :param multiple_outputs: whether each count of the summary becomes an XCom of its own.
-    :param kwargs: the parameters of ``UpdateCustomersOperator``, but for ``customers``, ``path`` and ``sql``.
+    :param kwargs: the parameters of ``UpdateCustomersOperator``, except ``customers``, ``path`` and ``sql``.
     """
     return task_decorator_factory(
         python_callable=python_callable,

@@ -56,7 +56,7 @@ def event_of(error: Exception) -> dict[str, Any]:
     """
     Put an error into the payload of an event.
 
-    :param error: what ended the wait. The error of another package becomes a transient one.
+    :param error: the error that ended the wait. An error of another package becomes a transient one.
     """
     if not isinstance(error, BubblehouseError):
         # Airflow's own text names a connection at most; other errors may quote a value.
@@ -91,7 +91,7 @@ def error_of(event: Mapping[str, Any] | None) -> BubblehouseError | None:
         event.get("error", ""), BubblehousePermanentError if event.get("permanent") else BubblehouseTransientError
     )
     return kind(
-        event.get("message") or "The trigger ended with an error that it did not name.",
+        event.get("message") or "The trigger failed without a message.",
         status=event.get("http_status"),
         error_id=event.get("error_id"),
         attempts=event.get("attempts") or 0,
@@ -172,7 +172,7 @@ class BubblehouseStatusTrigger(_BubblehouseTrigger):
 
 class BubblehouseCustomerTrigger(_BubblehouseTrigger):
     """
-    Waits until customers can be read back and hold what is expected.
+    Waits until customers can be read back and have the expected values.
 
     Airflow stores the parameters of a trigger in its database until the trigger has ended. Customers are stored
     encrypted, with a key derived from the secret of the connection.
@@ -180,7 +180,7 @@ class BubblehouseCustomerTrigger(_BubblehouseTrigger):
     :param encrypted: ``identities`` and ``expected``, as ``encrypt_customers`` returns them; instead of these two.
     :param identities: which customers, as ``api.details.read_identities`` returns them. A trigger that version 0.1.0
         stored has it.
-    :param expected: what they have to hold, as ``api.details.read_expected`` returns it.
+    :param expected: the values that they must have, as ``api.details.read_expected`` returns them.
     """
 
     def __init__(
@@ -267,7 +267,7 @@ async def _client(connection: ShopConnection) -> AsyncIterator[AsyncClient]:
                 shared.http = await asyncio.to_thread(_open_http)
         from airflow_provider_bubblehouse.api.async_client import AsyncClient
 
-        # A token that has to be minted is masked, which may wait for Airflow.
+        # A new token is masked, which may wait for Airflow.
         yield AsyncClient(connection, http=shared.http, token=partial(call_in_thread, connection.tokens.current))
     finally:
         shared.users -= 1

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_bubblehouse.airflow_compat import Connection
 
-_PURPOSE = b"airflow-provider-bubblehouse trigger"  # the same secret gives another key for any other purpose
+_PURPOSE = b"airflow-provider-bubblehouse trigger"  # so that the key differs from one derived for another purpose
 
 
 def encrypt(value: Any, stored: Connection) -> str:
     """
-    Encrypt a value of JSON's types.
+    Encrypt a value of JSON types.
 
     :param value: the value.
     :param stored: the Airflow connection whose secret protects it.
@@ -36,9 +36,9 @@ def encrypt(value: Any, stored: Connection) -> str:
 
 def decrypt(text: str, stored: Connection) -> Any:
     """
-    Return the value that ``encrypt`` was given.
+    Decrypt a value.
 
-    :param text: what ``encrypt`` returned.
+    :param text: the result of ``encrypt``.
     :param stored: the Airflow connection.
     :raises BubblehouseTransientError: if the secret of the connection has changed.
     """
@@ -49,8 +49,9 @@ def decrypt(text: str, stored: Connection) -> Any:
         return msgspec.json.decode(_fernet(stored).decrypt(text))
     except InvalidToken:
         raise BubblehouseTransientError(
-            "The trigger cannot read which customers it waits for: the token or secret of the Airflow connection "
-            "changed while the task was deferred. A retry of the task defers again, with the new one."
+            "The trigger cannot decrypt the customers that it waits for: Shop token (password) or Shared Secret "
+            "(shared_secret) of the Airflow connection changed while the task was deferred. A retry of the task uses "
+            "the new one."
         ) from None
 
 
@@ -60,8 +61,8 @@ def _fernet(stored: Connection) -> Fernet:
     secret = (stored.password or stored.extra_dejson.get("shared_secret") or "").strip()
     if not secret:
         raise BubblehousePermanentError(
-            "The Airflow connection has no way to authenticate; set the shop token (Password), or both Key ID and "
-            "Shared Secret."
+            "The Airflow connection has no credentials; set the Shop token (password), or both Key ID (key_id) and "
+            "Shared Secret (shared_secret)."
         )
     key = hashlib.blake2b(secret.encode(), digest_size=32, key=_PURPOSE).digest()
     return Fernet(base64.urlsafe_b64encode(key))

@@ -56,11 +56,11 @@ class Connections:
         self.dialog.wait_for(state="detached")
 
     def test(self, conn_id: str) -> str:
-        """Press the Test button and return what it says."""
+        """Press the Test button and return the message that it shows."""
         with self.page.expect_response("**/connections/test") as answer:
             self._press(conn_id, "Test Connection")
-        message = answer.value.json()["message"]
-        self.page.locator("[data-scope=toast]").get_by_text(message).first.wait_for()
+        message = answer.value.json()["message"] if answer.value.ok else answer.value.status_text
+        self.page.locator("[data-scope=toast]").get_by_text(message, exact=True).first.wait_for()
         return message
 
     def _press(self, conn_id: str, button: str) -> None:
@@ -158,10 +158,18 @@ def test_the_test_button_says_what_to_do(connections, deployment, sandbox, unuse
     make(connections, "good", standard, {})
     make(connections, "refused", standard | {"Shop token": sandbox.mint(kid="another-key")}, {})
     make(connections, "down", standard | {"Port": str(unused_port)}, {})
-    assert f"Bubblehouse answers and accepts the token for {sandbox.shop}" in connections.test("good")
-    assert "put a current shop token" in connections.test("refused")
-    down = connections.test("down")
-    assert "Bubblehouse gave no answer to Status2 (ConnectionRefusedError)" in down
+    make(connections, "slug", standard | {"Shop slug": "Not A Slug"}, {})
+    assert f"answers and accepts the token of {sandbox.shop}" in connections.test("good")
+    assert "put a current Shop token (password)" in connections.test("refused")
+    assert "gave no answer to Status2 (ConnectionRefusedError)" in connections.test("down")
+    assert "Shop slug (login) of the Airflow connection must be" in connections.test("slug")
+
+
+def test_a_stored_connection_without_a_port_is_a_bad_request_for_the_test_button(connections, sandbox):
+    standard, _ = by_token(sandbox)
+    del standard["Port"]
+    make(connections, "shop", standard | {"API host": sandbox.url}, {})
+    assert connections.test("shop") == "Bad Request"
 
 
 PUSH = """

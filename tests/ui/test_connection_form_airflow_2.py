@@ -120,7 +120,7 @@ def test_the_test_button_takes_extras_as_text_and_says_what_to_do(form, sandbox)
     fill(form, sandbox, "shop")
     assert "accepts the token" in press_test(form)
     form.fill(extra("key_id"), "another-key")
-    assert "put a current shop token" in press_test(form)
+    assert "put a current Shop token (password)" in press_test(form)
     form.fill(extra("timeout"), "0")
     assert "timeout of the Airflow connection must be a number above 0" in press_test(form)
 

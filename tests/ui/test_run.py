@@ -39,6 +39,6 @@ def test_the_picture_of_a_push_in_the_docs_shows_its_summary_and_no_row(page, de
     assert "1200" in shown
     assert "sentinel" not in shown
     if "UPDATE_PICTURES" in os.environ:
-        page.set_viewport_size({"width": 1280, "height": 720})
+        page.set_viewport_size({"width": 1280, "height": 860})
         PICTURE.write_bytes(with_text(page.screenshot(animations="disabled"), keys))
     assert text_of(PICTURE.read_bytes()) == keys, "the summary has changed: run make pictures, and look at it"
