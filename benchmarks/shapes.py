@@ -35,6 +35,18 @@ COLUMN_MAP = {
     "Last": "last_name",
     "City": "extras.city",
 }
+EUROPEAN_MAP = {
+    "Kundennummer": "id",
+    "E-Mail": "email",
+    "Vorname": "first_name",
+    "Nachname": "last_name",
+    "Geburtstag": "birthday",
+    "Kunde seit": "signed_up_at",
+    "Newsletter": "optin",
+    "Gruppen": "tags",
+}
+_DAY, _TIME, _ENCODING, _DELIMITER = "%d.%m.%Y", "%d.%m.%Y %H:%M:%S", "cp1252", ";"
+_WORDS = {"J": True, "N": False}
 _ZONE = ZoneInfo(TIMEZONE)
 _FIRST_ID = 7_210_448_301_122
 _BATCH = 1000
@@ -81,9 +93,28 @@ def exported(number: int) -> Row:
     }
 
 
+def european(number: int) -> Row:
+    """Return a row as a European Excel writes it."""
+    return {
+        "Kundennummer": str(_FIRST_ID + number),
+        "E-Mail": f"customer.{number}@example.com",
+        "Vorname": "Zoë",
+        "Nachname": "Müller",
+        "Geburtstag": f"{number % 28 + 1:02}.{number % 12 + 1:02}.19{number % 100:02}",
+        "Kunde seit": f"{number % 28 + 1:02}.{number % 12 + 1:02}.20{number % 24:02} 10:{number % 60:02}:00",
+        "Newsletter": "N" if number % 3 else "J",
+        "Gruppen": "vip, wholesale",
+    }
+
+
 def without_identity(row: Row) -> None:
     """Make a row invalid that has no typed text."""
     row.update(dict.fromkeys(row.keys() & {"id", "email", "CustomerId", "Mail"}))
+
+
+def without_birthday(row: Row) -> None:
+    """Make a row invalid that has a birthday."""
+    row["Geburtstag"] = "unknown"
 
 
 def without_time(row: Row) -> None:
@@ -116,6 +147,13 @@ def write_csv(path: Path, rows: Iterator[Row], quoting: int = csv.QUOTE_MINIMAL)
 
 def write_quoted_csv(path: Path, rows: Iterator[Row]) -> None:
     write_csv(path, rows, csv.QUOTE_ALL)
+
+
+def write_european_csv(path: Path, rows: Iterator[Row]) -> None:
+    with path.open("w", newline="", encoding=_ENCODING) as file:
+        writer = csv.DictWriter(file, EUROPEAN_MAP, delimiter=_DELIMITER)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_parquet(path: Path, rows: Iterator[Row]) -> None:
@@ -176,6 +214,25 @@ def typed_csv_loop(rows: Iterator[Row]) -> Iterator[Row]:
         yield row
 
 
+def european_loop(rows: Iterator[Row]) -> Iterator[Row]:
+    for row in rows:
+        try:
+            birthday = datetime.strptime(row["Geburtstag"], _DAY)  # noqa: DTZ007  a date
+            signed_up_at = datetime.strptime(row["Kunde seit"], _TIME)  # noqa: DTZ007  localized below
+        except ValueError:
+            continue
+        yield {
+            "id": row["Kundennummer"],
+            "email": row["E-Mail"],
+            "first_name": row["Vorname"],
+            "last_name": row["Nachname"],
+            "birthday": birthday.date().isoformat(),
+            "signed_up_at": signed_up_at.replace(tzinfo=_ZONE).isoformat(),
+            "optin": _WORDS[row["Newsletter"]],
+            "tags": [tag.strip() for tag in row["Gruppen"].split(",")],
+        }
+
+
 def parquet_loop(rows: Iterator[Row]) -> Iterator[Row]:
     for row in rows:
         if row["id"] or row["email"]:
@@ -199,6 +256,11 @@ def read_jsonl(path: str) -> Iterator[Row]:
 def read_csv(path: str) -> Iterator[Row]:
     with open(path, newline="", encoding="utf-8") as file:
         yield from csv.DictReader(file)
+
+
+def read_european_csv(path: str) -> Iterator[Row]:
+    with open(path, newline="", encoding=_ENCODING) as file:
+        yield from csv.DictReader(file, delimiter=_DELIMITER)
 
 
 def read_parquet(path: str) -> Iterator[Row]:
@@ -241,6 +303,12 @@ class Shape:
 
 _MAPPED: Row = {"column_map": COLUMN_MAP}
 _TYPED: Row = {"timezone": TIMEZONE}
+_EUROPEAN: Row = {
+    "column_map": EUROPEAN_MAP,
+    "csv": {"delimiter": _DELIMITER, "encoding": _ENCODING},
+    "formats": {"birthday": _DAY, "signed_up_at": _TIME, "optin": _WORDS, "tags": ","},
+    "timezone": TIMEZONE,
+}
 SHAPES = {
     "JSONL, canonical": Shape(canonical, "jsonl", write_jsonl, read_jsonl, canonical_loop, without_identity),
     "CSV, texts": Shape(exported, "csv", write_csv, read_csv, mapped_loop, without_identity, _MAPPED),
@@ -250,6 +318,9 @@ SHAPES = {
     "JSONL, column_map": Shape(exported, "jsonl", write_jsonl, read_jsonl, mapped_loop, without_identity, _MAPPED),
     "JSONL, typed": Shape(typed, "jsonl", write_jsonl, read_jsonl, typed_loop, without_time, _TYPED),
     "CSV, typed": Shape(typed, "csv", write_csv, read_csv, typed_csv_loop, without_time, _TYPED),
+    "CSV, dialect and formats": Shape(
+        european, "csv", write_european_csv, read_european_csv, european_loop, without_birthday, _EUROPEAN
+    ),
     "Parquet, typed": Shape(typed, "parquet", write_parquet, read_parquet, parquet_loop, without_identity, _TYPED),
     "list of dicts, typed": Shape(typed, "jsonl", write_jsonl, read_jsonl, typed_loop, without_time, _TYPED),
     "query, typed": Shape(typed, "sqlite", write_sqlite, read_sqlite, query_loop, without_time, _TYPED),
