@@ -1,4 +1,4 @@
-"""For the reference in docs/: a class whose ``**kwargs`` go to its base shows the parameters of the base, too."""
+"""Extension of the reference in docs/: add the parameters of the base class to a class with ``**kwargs``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from griffe import Class, Extension, Module, ParameterKind
 
 
 class InheritedParameters(Extension):
-    """Adds to each ``__init__`` what its ``**kwargs`` stand for, as far as this package says it."""
+    """Adds to each ``__init__`` the parameters that its ``**kwargs`` pass to a base class of this package."""
 
     def on_package(self, *, pkg: Module, **_: Any) -> None:
         self._visit(pkg)

@@ -324,6 +324,7 @@ CHECKS = {
     "gcloud composer environments update": check_gcloud,
     "pip show": check_pip_show,
     ".venv/bin/python -m pytest": run_pytest_of,
+    "UPDATE_DOCS=1 .venv/bin/python -m pytest": lambda words, page: run_pytest_of(words[1:], page),
     "curl": ask_sandbox,
     "python -m airflow_provider_bubblehouse check": run_check,
 }
