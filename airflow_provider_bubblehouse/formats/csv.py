@@ -23,6 +23,7 @@ from airflow_provider_bubblehouse.formats.wrong_dialect import (
     likely_delimiter,
     option,
     refuse_other_encoding,
+    warn_of_likely_utf8,
 )
 from airflow_provider_bubblehouse.plural import plural
 from airflow_provider_bubblehouse.sources.columns import check_columns, id_column_of
@@ -60,6 +61,7 @@ def read_csv(
     """
     file = _File(name, stream.peek(1), columns, dialect)
     refuse_other_encoding(name, file.start, dialect)
+    warn_of_likely_utf8(name, file.start, dialect)
     parser = _Parser(dialect)
     lines, rest = dialect.skip_rows, ""
     table: Table | None = None

@@ -353,7 +353,9 @@ def how_it_is_pushed(path: str, block: Block) -> dict[str, object]:
         if isinstance(call, ast.Call):
             given = {keyword.arg: keyword.value for keyword in call.keywords}
             if "path" in given and ast.literal_eval(given["path"]) == path:
-                return {name: ast.literal_eval(given[name]) for name in ("csv", "column_map", "formats") if name in given}
+                return {
+                    name: ast.literal_eval(given[name]) for name in ("csv", "column_map", "formats") if name in given
+                }
     return {}
 
 
