@@ -124,7 +124,7 @@ def _headers(start: bytes, dialect: Dialect) -> Iterator[tuple[dict[str, Any], l
 def _has_columns(header: list[str], columns: Collection[str] | None) -> bool:
     if columns is None:
         return ("id" in header or "email" in header) and not any(_UNDECODED in column for column in header)
-    return set(columns) <= set(header)
+    return all(column in header or column.partition(".")[0] in header for column in columns)
 
 
 def _header_delimiter(start: bytes, dialect: Dialect) -> dict[str, Any]:

@@ -133,6 +133,7 @@ MAP = {"CustomerId": "id", "City": "extras.city"}
         ("id,first_name\n1,Jane\n", {"delimiter": ";"}, None, 'set csv={"delimiter": ","}'),
         ("CustomerId;City\n1;Jane\n", {}, MAP, 'set csv={"delimiter": ";"}'),
         ("CustomerId;Name, City\n1;Jane\n", {}, {"CustomerId": "id"}, 'set csv={"delimiter": ";"}'),
+        ("Id;traits\n1;{}\n", {}, {"Id": "id", "traits.email": "email"}, 'set csv={"delimiter": ";"}'),
         ("Number;Town\n1;Jane\n", {}, MAP, 'set csv={"delimiter": ";"}'),
         ("sep=;\nid;first_name\n1;Jane\n", {}, None, 'set csv={"delimiter": ";", "skip_rows": 1}'),
         ("Export of today\n\nid,first_name\n1,Jane\n", {}, None, 'set csv={"skip_rows": 2}'),
