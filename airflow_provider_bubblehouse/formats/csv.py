@@ -23,7 +23,9 @@ from airflow_provider_bubblehouse.formats.wrong_dialect import (
     likely_delimiter,
     option,
     refuse_other_encoding,
+    warn_of_likely_utf8,
 )
+from airflow_provider_bubblehouse.plural import plural
 from airflow_provider_bubblehouse.sources.columns import check_columns, id_column_of
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ def read_csv(
     """
     file = _File(name, stream.peek(1), columns, dialect)
     refuse_other_encoding(name, file.start, dialect)
+    warn_of_likely_utf8(name, file.start, dialect)
     parser = _Parser(dialect)
     lines, rest = dialect.skip_rows, ""
     table: Table | None = None
@@ -297,8 +300,8 @@ class Table:
         return self._block(columns, len(rows), text, broken, may_be_blank=True)
 
     def _wrong_width(self, row: list[str]) -> InvalidCustomerError:
-        names = "the header" if self._dialect.column_names is None else "column_names"
-        reason = f"the row has {len(row)} cell{'s' * (len(row) != 1)}, but {names} has {self._width}"
+        names = "the header has" if self._dialect.column_names is None else "column_names has"
+        reason = f"the row has {plural(len(row), 'cell')}, but {names} {self._width}"
         if len(row) == 1 and (better := likely_delimiter(row[0], self._dialect)):
             reason += f"; set {option({'delimiter': better})}"
         return InvalidCustomerError(reason, record=row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import logging
 import re
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from airflow_provider_bubblehouse.formats.dialect import Dialect
+
+log = logging.getLogger(__name__)
 
 _DELIMITERS = (",", ";", "\t", "|")
 _QUOTES = ('"', "'")
@@ -50,6 +53,24 @@ def refuse_other_encoding(name: str, start: bytes, dialect: Dialect) -> None:
     raise PermanentError(
         f"{name} is {found.upper()}, not {dialect.encoding.upper()}; set {option({'encoding': found})}."
     )
+
+
+def warn_of_likely_utf8(name: str, start: bytes, dialect: Dialect) -> None:
+    """
+    Warn if a file begins as UTF-8 that the dialect's encoding decodes without an error, but into other letters.
+
+    :param name: the file's name.
+    :param start: its first bytes.
+    :param dialect: its dialect.
+    """
+    start = start[:_MOST_BYTES]
+    text = _decoded(start, UTF8)
+    if not text.isascii() and _UNDECODED not in text and _decoded(start, dialect.encoding) != text:
+        log.warning(
+            "%s looks like UTF-8, which is read as %s into other letters. Check the encoding in csv.",
+            name,
+            dialect.encoding.upper(),
+        )
 
 
 def better_encoding(data: bytes, dialect: Dialect) -> str | None:
@@ -103,7 +124,7 @@ def _headers(start: bytes, dialect: Dialect) -> Iterator[tuple[dict[str, Any], l
 def _has_columns(header: list[str], columns: Collection[str] | None) -> bool:
     if columns is None:
         return ("id" in header or "email" in header) and not any(_UNDECODED in column for column in header)
-    return set(columns) <= set(header)
+    return all(column in header or column.partition(".")[0] in header for column in columns)
 
 
 def _header_delimiter(start: bytes, dialect: Dialect) -> dict[str, Any]:

@@ -342,12 +342,22 @@ def test_toml_can_be_read(block):
 
 @blocks("csv")
 def test_a_csv_is_a_file_of_its_page_that_can_be_pushed(block, page):
-    assert block.title
-    identifier = block.text.partition(",")[0]
-    summary = UpdateCustomersOperator(
-        task_id="push", path=page.file(block.title), column_map={identifier: "id"}, dry_run=True
-    ).execute({})
-    assert summary["read"] == len(block.text.splitlines()) - 1
+    (pushed, *_) = [found for other in blocks_of(block.page) if (found := how_it_is_pushed(block.title, other))]
+    push = UpdateCustomersOperator(task_id="push", path=page.file(block.title), dry_run=True, **pushed)
+    has_header = "column_names" not in pushed.get("csv", ())
+    assert push.execute({})["read"] == len(block.text.splitlines()) - has_header
+
+
+def how_it_is_pushed(path: str, block: Block) -> dict[str, object]:
+    """Return how a block reads a file."""
+    for call in ast.walk(ast.parse(block.text if block.language == "python" else "")):
+        if isinstance(call, ast.Call):
+            given = {keyword.arg: keyword.value for keyword in call.keywords}
+            if "path" in given and ast.literal_eval(given["path"]) == path:
+                return {
+                    name: ast.literal_eval(given[name]) for name in ("csv", "column_map", "formats") if name in given
+                }
+    return {}
 
 
 @blocks("dockerfile")

@@ -12,6 +12,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from airflow_provider_bubblehouse.formats.dialect import Dialect
 from airflow_provider_bubblehouse.sources.files import FileSource
 from airflow_provider_bubblehouse.sources.query import spool_query
 from airflow_provider_bubblehouse.sources.records import ListSource
@@ -153,13 +154,13 @@ def in_rejected_rows(rows: Sequence[Row], converter: Converter) -> list[Verdict]
     return verdicts(file("a.jsonl", jsonl(lines), file_format="rejected"), converter)
 
 
-def csv_text(rows: Sequence[Row], **options: Any) -> bytes:
+def csv_text(rows: Sequence[Row], *, encoding: str = "utf-8", **options: Any) -> bytes:
     text = io.StringIO()
     names = fields_of(rows)
     writer = csv.writer(text, **options)
     writer.writerow(names)
     writer.writerows([row.get(name, "") for name in names] for row in rows)
-    return text.getvalue().encode(errors="surrogateescape")
+    return text.getvalue().encode(encoding, "surrogateescape" if encoding == "utf-8" else "surrogatepass")
 
 
 def in_csv(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
@@ -168,6 +169,24 @@ def in_csv(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
 
 def in_quoted_csv(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
     return verdicts(file("a.csv", csv_text(rows, quoting=csv.QUOTE_ALL, lineterminator="\n")), converter)
+
+
+def in_semicolon_csv(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
+    """The encoding has no way to write what is not UTF-8: half a pair of characters stands for it."""
+    content = csv_text(rows, encoding="utf-16", delimiter=";", quotechar="'")
+    dialect = Dialect(encoding="utf-16", delimiter=";", quote_char="'")
+    return verdicts(file("a.csv", content, dialect=dialect), converter)
+
+
+def in_escaped_csv(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
+    content = csv_text(rows, delimiter="\t", escapechar="\\", doublequote=False)
+    return verdicts(file("a.csv", content, dialect=Dialect(delimiter="\t", escape_char="\\")), converter)
+
+
+def in_csv_with_null_values(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
+    names = fields_of(rows)
+    filled = [{name: row.get(name) or "<none>" for name in names} for row in rows]
+    return verdicts(file("a.csv", csv_text(filled), dialect=Dialect(null_values=("<none>",))), converter)
 
 
 def in_csv_with_map(rows: Sequence[Row], converter: Converter) -> list[Verdict]:
@@ -210,4 +229,7 @@ JSON_PATHS = {
         in_rejected_rows,
     )
 }
-CSV_PATHS = {path.__name__: path for path in (in_csv, in_quoted_csv, in_csv_with_map)}
+CSV_PATHS = {
+    path.__name__: path
+    for path in (in_csv, in_quoted_csv, in_semicolon_csv, in_escaped_csv, in_csv_with_null_values, in_csv_with_map)
+}

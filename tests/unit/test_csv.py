@@ -133,6 +133,7 @@ MAP = {"CustomerId": "id", "City": "extras.city"}
         ("id,first_name\n1,Jane\n", {"delimiter": ";"}, None, 'set csv={"delimiter": ","}'),
         ("CustomerId;City\n1;Jane\n", {}, MAP, 'set csv={"delimiter": ";"}'),
         ("CustomerId;Name, City\n1;Jane\n", {}, {"CustomerId": "id"}, 'set csv={"delimiter": ";"}'),
+        ("Id;traits\n1;{}\n", {}, {"Id": "id", "traits.email": "email"}, 'set csv={"delimiter": ";"}'),
         ("Number;Town\n1;Jane\n", {}, MAP, 'set csv={"delimiter": ";"}'),
         ("sep=;\nid;first_name\n1;Jane\n", {}, None, 'set csv={"delimiter": ";", "skip_rows": 1}'),
         ("Export of today\n\nid,first_name\n1,Jane\n", {}, None, 'set csv={"skip_rows": 2}'),
@@ -199,6 +200,24 @@ def test_a_row_in_another_dialect_is_invalid_and_names_the_option_to_set(content
     (reason,) = found.values()
     assert reason.endswith(said)
     assert "J\xe4ne" not in reason
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "is_warned"),
+    [
+        ("Zoë".encode(), "cp1252", True),
+        ("Zoë".encode(), "utf-8", False),
+        ("Zoë".encode("cp1252"), "cp1252", False),
+        ("Zoë".encode("utf-16-le"), "utf-16-le", False),
+        (b"Ada", "cp1252", False),
+    ],
+)
+def test_utf8_that_is_read_in_another_encoding_is_warned_of(caplog, content, encoding, is_warned):
+    wide = encoding.startswith("utf-16")
+    names = "id,first_name\n1,".encode(encoding if wide else "ascii")
+    rows(source(names + content, encoding=encoding))
+    said = "/a.csv looks like UTF-8, which is read as CP1252 into other letters. Check the encoding in csv."
+    assert [record.getMessage() for record in caplog.records] == [said] * is_warned
 
 
 def test_bytes_that_are_not_of_the_encoding_leave_the_other_rows_alone():
