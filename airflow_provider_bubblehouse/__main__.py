@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from airflow_provider_bubblehouse.check.advice import advice_for, format_option, null_values_in, null_values_option
-from airflow_provider_bubblehouse.check.options import dialect_of, options_parser
+from airflow_provider_bubblehouse.check.options import dialect_of, options_parser, with_options
 from airflow_provider_bubblehouse.check.profile import Profile
 from airflow_provider_bubblehouse.customers.converter import Converter
 from airflow_provider_bubblehouse.customers.invalid import printable_name
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with progress if log.is_terminal else nullcontext():
             _run(push)
     except (BubblehouseError, OSError) as error:
-        log.print(str(error), style="bold red", markup=False, highlight=False, soft_wrap=True)
+        log.print(with_options(str(error)), style="bold red", markup=False, highlight=False, soft_wrap=True)
         return 1
     _print_fields(console, profile, push.report.summary.read)
     _print_faults(console, push)
@@ -114,7 +114,7 @@ def _print_faults(console: Console, push: Push) -> None:
     one_file = len(push.report.rows_by_file or ()) == 1
     for reason, count, first_rows in invalid.faults():
         names = name_rows(("" if one_file else file, row) for file, row in first_rows)
-        table.add_row(f"{count:,}", Text(reason), names)
+        table.add_row(f"{count:,}", Text(with_options(reason)), names)
     console.print(table)
 
 
@@ -222,7 +222,15 @@ def _progress(console: Console) -> Progress:
     )
 
 
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return with_options(super().format(record))
+
+
 if __name__ == "__main__":
     for name in ("push.report", "customers.converter"):  # which say what main() shows
         logging.getLogger(f"airflow_provider_bubblehouse.{name}").setLevel(logging.ERROR)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter())
+    logging.getLogger("airflow_provider_bubblehouse").addHandler(handler)
     sys.exit(main())

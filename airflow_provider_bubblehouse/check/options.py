@@ -4,12 +4,40 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import shlex
 from typing import Any
 
 from airflow_provider_bubblehouse.errors import PermanentError
 from airflow_provider_bubblehouse.formats import FILE_FORMATS
 from airflow_provider_bubblehouse.formats.dialect import Dialect
 from airflow_provider_bubblehouse.push.plan import DEFAULT_MAX_BATCH_BYTES
+
+# How messages name the parameters of the operators. Names within a path or another name are not replaced.
+_PARAMETERS = re.compile(
+    r"""csv=(?P<csv>\{[^}]*\}) | file_format='(?P<file_format>\w+)'
+    | (?<![\w./-])(?P<name>column_map|formats|file_format|max_batch_bytes)(?![\w/-]|\.\w)""",
+    re.VERBOSE,
+)
+_OPTIONS = {
+    "column_map": "--map",
+    "formats": "--format",
+    "file_format": "--file-format",
+    "max_batch_bytes": "--max-batch-bytes",
+}
+
+
+def with_options(message: str) -> str:
+    """Return a message in which parameters of the operators are named as the options of the command."""
+    return _PARAMETERS.sub(_option, message)
+
+
+def _option(match: re.Match[str]) -> str:
+    if match["csv"]:
+        return f"--csv {shlex.quote(match['csv'])}"
+    if match["file_format"]:
+        return f"--file-format {match['file_format']}"
+    return _OPTIONS[match["name"]]
 
 
 def options_parser() -> argparse.ArgumentParser:

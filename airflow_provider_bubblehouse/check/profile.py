@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
+
+from msgspec import UnsetType
 
 from airflow_provider_bubblehouse.check.shapes import MISSING_WORDS, known_word, shape_of
 from airflow_provider_bubblehouse.customers.blocks import Block
@@ -12,7 +15,7 @@ from airflow_provider_bubblehouse.customers.field_formats import is_blank
 from airflow_provider_bubblehouse.customers.fields import FIELD_NAMES, in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from airflow_provider_bubblehouse.customers.blocks import Path
     from airflow_provider_bubblehouse.customers.converter import CheckedChunk, Chunk, Converter
@@ -57,18 +60,20 @@ class FieldProfile:
     invalid: int = 0
     samples: list[Any] = field(default_factory=list)
 
-    def add(self, cells: Iterable[Any]) -> None:
+    def add(self, cells: Sequence[Any]) -> None:
         """Count values."""
-        for cell in cells:
+        # Of other types some are unhashable, and some are equal but have different shapes: 1 and True.
+        are_texts = set(map(type, cells)) <= {str, UnsetType}
+        for cell, times in Counter(cells).items() if are_texts else zip(cells, repeat(1)):
             if is_blank(cell):
                 continue
-            self.filled += 1
+            self.filled += times
             if word := known_word(cell):
-                self.words[word] += 1
+                self.words[word] += times
                 continue
             shape = shape_of(cell)
             if shape in self.shapes or len(self.shapes) < _SHAPES_COUNTED:
-                self.shapes[shape] += 1
+                self.shapes[shape] += times
 
     def add_invalid(self, cell: Any) -> None:
         """Count a value that makes its row invalid."""

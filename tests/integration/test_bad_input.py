@@ -130,6 +130,54 @@ def test_mutated_csv_files_in_any_dialect_end_in_this_packages_errors_only_and_l
     check_outcome(running_sandbox, folder, path=path, csv=dialect, column_map=column_map, on_invalid=on_invalid)
 
 
+BOXED = [
+    {"key": number, "box": {"mail": f"{SENTINEL}{number}@example.com", "born": born, "in": {"at": at, "tags": tags}}}
+    for number, (born, at, tags) in enumerate(
+        [
+            ("31.01.1990", "1579084200", "a,b"),
+            ("1.2.1985", "1579084200.5", "vip"),
+            ("NULL", "x", ""),
+            (None, None, None),
+        ]
+    )
+]
+BOXED_FILES = {
+    "jsonl": "".join(json.dumps(row) + "\n" for row in BOXED).encode(),
+    "json": json.dumps(BOXED).encode(),
+    "csv": b"key;box\n" + "".join(f"{row['key']};{json.dumps(row['box'])}\n" for row in BOXED).encode(),
+    "parquet": parquet_of(BOXED),
+}
+BOX_MAP = {
+    "key": "id", "box.mail": "email", "box.born": "birthday", "box.in.at": "signed_up_at", "box.in.tags": "tags",
+    "box.in": "extras.inner",
+}  # fmt: skip
+box_formats = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.sampled_from(["verbatim", {"0": None}, {"1": "2", "0": None}]),
+        "birthday": st.sampled_from(["%d.%m.%Y", "%d.%m.", "epoch", "%d.%m.%y", {"NULL": None}]),
+        "signed_up_at": st.sampled_from(["epoch", "epoch_ms", "%Y%m%d %H:%M %z", {"x": None}]),
+        "tags": st.sampled_from([",", "|", {"vip": ["vip", "gold"]}]),
+        "extras.inner": st.sampled_from(["json", "number"]),
+    },
+)
+
+
+@pytest.mark.parametrize("on_invalid", ["fail", "skip"])
+@pytest.mark.parametrize("file_format", BOXED_FILES)
+@given(formats=box_formats, data=st.data())
+def test_mutated_files_with_formats_and_objects_end_in_this_packages_errors_only_and_lose_no_row(
+    running_sandbox, folder, file_format, on_invalid, formats, data
+):
+    path = folder / f"boxed.{file_format}"
+    content = BOXED_FILES[file_format]
+    path.write_bytes(data.draw(mutated(content) | st.just(content)))
+    csv = {"delimiter": ";", "quote_char": None} if file_format == "csv" else None
+    check_outcome(
+        running_sandbox, folder, path=path, csv=csv, column_map=BOX_MAP, formats=formats, on_invalid=on_invalid
+    )
+
+
 no_customer = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -111,8 +112,8 @@ def test_a_file_of_another_dialect_is_read_with_its_options(check_csv, header, r
 def test_the_message_about_a_dialect_names_an_option_that_can_be_pasted(check_csv):
     code, said = check_csv("id;email", ["1;"])
     assert code == 1
-    option = re.search(r"csv=({.*})", said)[1]
-    code, said = check_csv("id;email", ["1;"], "--csv", option)
+    option = shlex.split(re.search(r"--csv '{.*}'", said)[0])
+    code, said = check_csv("id;email", ["1;"], *option)
     assert code == 0, said
 
 
@@ -143,6 +144,25 @@ def test_words_for_a_missing_value_in_a_csv_lead_to_its_null_values(check_csv):
     )
     assert code == 0
     assert "NULL" not in said
+
+
+def test_messages_name_the_options_of_the_command(check_csv, tmp_path):
+    _, said = check_csv("id;email", ["1;"])
+    assert """set --csv '{"delimiter": ";"}'""" in said
+    _, said = check_csv("id,email", ["1,"], "--map", "key=id")
+    assert "lacks columns that --map names: key." in said
+    _, said = check_csv("id,box", ["1,x"], "--map", "id=id", "--map", "box.mail=email")
+    assert "email cannot be read: --map reaches into an object" in said
+    _, said = check_csv("id,email", ["1,"], "--format", "optin=yes")
+    assert said.startswith("--format: optin takes only a dict")
+    path = tmp_path / "a.jsonl"
+    path.write_text('[{"id": "1"}]')
+    command = [sys.executable, "-m", "airflow_provider_bubblehouse", "check", str(path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "set --file-format json." in " ".join(done.stderr.split())
+    path.write_text('{"id": "1"}\n')
+    done = subprocess.run([*command, "--map", "id=id", "--map", "x=email"], check=False, capture_output=True, text=True)
+    assert done.stderr == "--map names columns that no row has: x\n"
 
 
 def test_words_for_a_missing_value_in_other_files_lead_to_a_format(tmp_path, capsys):
@@ -307,9 +327,9 @@ def test_a_format_that_cannot_be_read_is_refused(check_csv, capsys, argument, sa
 def test_formats_that_cannot_work_are_refused_as_by_the_operator(check_csv):
     code, said = check_csv("id", ["1"], "--format", "birthday=dd.mm.yyyy")
     assert code == 1
-    assert said.startswith("formats: birthday takes a strptime pattern")
+    assert said.startswith("--format: birthday takes a strptime pattern")
     code, said = check_csv("id", ["1"], "--map", "id=id", "--format", "birthday=%d.%m.%Y")
-    assert (code, said) == (1, "formats names birthday, which column_map does not fill.")
+    assert (code, said) == (1, "--format names birthday, which --map does not fill.")
 
 
 def test_the_command_does_not_import_airflow(tmp_path):
