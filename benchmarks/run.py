@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.shapes import ROWS as SHAPE_ROWS, SHAPES, SHAPES_OF_BASE, rows_of
+from benchmarks import ledger
 from benchmarks.sink import running_sink
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def measure(rows: int, rounds: int, base: str | None) -> dict[str, Any]:
             "import": measure_import(bench),
             "stores": json.loads(bench.python("-m", "benchmarks.stores", str(rows)).splitlines()[-1]),
             "triggers": json.loads(bench.python("-m", "benchmarks.triggers")),
+            "ledger": ledger.measure(bench, folder, rows),
         }
 
 
@@ -304,6 +306,8 @@ def as_markdown(results: dict[str, Any]) -> str:
         f"Import beside what every DAG file imports, ms: {imports}.",
         "",
         waiting,
+        "",
+        *ledger.as_markdown(results["ledger"]),
     ]
     return "\n".join(lines) + "\n"
 

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _HASHES = 100_000  # of a pending file, read at once
 _ID_FIRST = b'{"id":'  # so begins the canonical JSON of every customer who has one
+_LOOK_UP = 50_000  # rows together, in the order of their keys: each page of a large ledger is then read less often
 _OPEN_ATTEMPTS = 5  # each time another push ended while this one was reading the folder
 
 
@@ -46,6 +47,7 @@ class Changes:
         self._today = today
         self._deletes = deletes
         self._resources = ExitStack()
+        self._surveyed = array("q"), array("q"), array("q")  # numbers and hashes of rows that are not looked up yet
         self._changed = bytearray()  # a bit for each row of the source
         self._sent: dict[int, tuple[int, int]] = {}  # by row number, the hashes of a row that is under way
         self._newest: dict[int, int] = {}  # by identity, the number of the last row that is under way
@@ -83,17 +85,26 @@ class Changes:
                 "Some rows have an id and others only an email, so one person could have two entries in the ledger; "
                 "nothing was sent. Split the source in two, each with a ledger_path of its own, if nobody is in both."
             )
-        keys = _keys(identities)
+        for surveyed, further in zip(self._surveyed, (numbers, _keys(identities), hashes_of(customers)), strict=True):
+            surveyed.extend(further)
+        if len(self._surveyed[0]) >= _LOOK_UP:
+            self._look_up()
+
+    def _look_up(self) -> None:
+        numbers, keys, customers = self._surveyed
         if self._deletes:
             unchanged = [False] * len(keys)
             self._entries.remove(keys)
         else:
-            unchanged = self._entries.find_unchanged(keys, hashes_of(customers))
+            unchanged = self._entries.find_unchanged(keys, customers)
         self._mark([number for number, same in zip(numbers, unchanged, strict=True) if not same])
         array("q", [key for key, same in zip(keys, unchanged, strict=True) if not same]).tofile(self._pending)
+        for surveyed in self._surveyed:
+            del surveyed[:]
 
     def begin(self) -> None:
         """Withdraw the trust in all customers that are going to be sent, before the first call."""
+        self._look_up()
         self._pending.flush()
         if self._pending.tell():
             self._own_pending = self._folder.upload_pending(self._home / "pending")
