@@ -1,4 +1,4 @@
-"""An Airflow of the tests' own, in a temporary folder, and a sandbox that every test finds empty."""
+"""An Airflow in a temporary folder, and a sandbox that is empty at the start of each test."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ os.environ.update(  # before anything imports Airflow, which reads them on impor
     AIRFLOW__CORE__DAGS_FOLDER=os.path.join(AIRFLOW_HOME, "dags"),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__CORE__UNIT_TEST_MODE="False",
-    AIRFLOW__OPENLINEAGE__DISABLED="True",  # but where a test is about it
+    AIRFLOW__OPENLINEAGE__DISABLED="True",  # except in tests of it
     NO_PROXY="127.0.0.1,localhost",
 )
 
 from faulty_sandbox import Sandbox  # noqa: E402
 
-# How long an example takes is the machine's matter.
+# The speed of the machine must not matter.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
@@ -49,7 +49,7 @@ settings.load_profile("tests")
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI a browser, an Airflow or an S3 that is missing is a fault, not a reason to skip."""
+    """In CI, a missing browser, Airflow or S3 is a failure, not a reason to skip."""
     report = yield
     needed = item.path.parent.name in ("system", "ui") or "object_store" in getattr(item, "fixturenames", ())
     if report.skipped and os.environ.get("CI") and needed:
@@ -66,7 +66,7 @@ def running_sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
-    """A sandbox without customers, calls or faults, which ``bubblehouse_default`` leads to."""
+    """An empty sandbox, behind the connection ``bubblehouse_default``."""
     running_sandbox.clear()
     monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", running_sandbox.connection())
     return running_sandbox
@@ -108,7 +108,7 @@ def chinook_database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def unused_port() -> Iterator[int]:
-    """A port that nothing listens on, and that nobody else can take meanwhile."""
+    """A port that nothing listens on and nothing else can bind."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -116,7 +116,7 @@ def unused_port() -> Iterator[int]:
 
 @pytest.fixture
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the waits between attempts take no time, but for what a ``Retry-After`` asks for."""
+    """Remove the waits between attempts, except those of a ``Retry-After``."""
     from airflow_provider_bubblehouse.push import attempts
 
     monkeypatch.setattr(attempts, "_jitter", lambda _state: 0.0)
@@ -124,7 +124,7 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def deployment(running_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A whole Airflow 3 that runs DAGs, for all tests together; its ``bubblehouse_default`` leads to the sandbox."""
+    """A whole Airflow 3 for all tests; its ``bubblehouse_default`` is the connection to the sandbox."""
     from deployment import Deployment
 
     environment = {"AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT": running_sandbox.connection()}
@@ -141,7 +141,7 @@ def airflow_database() -> None:
 
 @pytest.fixture
 def run_dag(airflow_database: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
-    """Return what runs a DAG as ``dag.test()`` does, retries and mapping included, and returns the run."""
+    """Return a function that runs a DAG like ``dag.test()``, with retries and mapping, and returns the run."""
     if (3, 0) <= AIRFLOW < (3, 3):  # dag.test() makes its API anew for every task there, which takes some seconds
         monkeypatch.setattr("airflow.sdk.execution_time.supervisor.in_process_api_server", _api_of_airflow)
     try:
@@ -191,7 +191,7 @@ def _api_of_airflow() -> Any:
 
 @pytest.fixture
 def tries_of() -> Callable[[Any], dict[str, tuple[str, int]]]:
-    """Return what tells of each task of a DAG that was run its final state and its number of tries."""
+    """Return a function from a DAG that was run to the state and the number of tries of each task."""
 
     def tries(dag: Any) -> dict[str, tuple[str, int]]:
         with sqlite3.connect(os.path.join(AIRFLOW_HOME, "airflow.db")) as connection:

@@ -1,4 +1,4 @@
-"""Pictures that tell what they show: pixels differ from machine to machine, by their fonts."""
+"""Pictures that contain a text about what they show, because pixels differ from machine to machine."""
 
 from __future__ import annotations
 

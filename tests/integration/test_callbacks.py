@@ -1,4 +1,4 @@
-"""Callbacks by outcome, inside runs of Airflow: who is called, when, and what is known by then."""
+"""Callbacks in real runs: which wrapper runs, when, and what its context contains."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SENTINEL = "sentinel@example.com"
 
 
 class Calls(list):
-    """Remembers what wrapped callbacks were told, by the kind that they are for."""
+    """Records the outcomes that wrapped callbacks receive, by the kind that they are for."""
 
     def to(self, kind: str):
         return lambda context: self.append((kind, context["bubblehouse"]))
@@ -69,27 +69,29 @@ def dag(calls) -> DAG:
 
 
 @tells_callbacks
-def test_a_refused_batch_is_told_once_with_its_counts_and_without_its_rows(sandbox, run_dag, dag, calls):
+def test_a_rejected_batch_is_reported_once_with_its_counts_and_without_its_rows(sandbox, run_dag, dag, calls):
     sandbox.script("ok", f"400:bad_customers,message={SENTINEL}")
     rows = [{"email": f"{number}-{SENTINEL}"} for number in range(5)]
     UpdateCustomersOperator(task_id="push", customers=rows, batch_size=2, dag=dag)
     run_dag(dag)
-    ((kind, told),) = calls
+    ((kind, outcome),) = calls
     assert kind == PERMANENT
-    assert told["summary"].items() >= {"read": 5, "accepted": 2, "rejected": 2, "unsent": 1}.items()
-    assert (told["status"], told["error_id"], told["attempts"]) == (400, "bad_customers", 1)
-    assert (told["retryable"], told["will_retry"]) == (False, False)
-    assert told["message"].startswith(f"Task push of DAG {dag.dag_id} failed and will not be retried: The Bubblehouse")
-    assert "sentinel" not in str(told)
+    assert outcome["summary"].items() >= {"read": 5, "accepted": 2, "rejected": 2, "unsent": 1}.items()
+    assert (outcome["status"], outcome["error_id"], outcome["attempts"]) == (400, "bad_customers", 1)
+    assert (outcome["retryable"], outcome["will_retry"]) == (False, False)
+    assert outcome["message"].startswith(
+        f"Task push of DAG {dag.dag_id} failed and will not be retried: The Bubblehouse"
+    )
+    assert "sentinel" not in str(outcome)
 
 
 @tells_callbacks
-def test_an_outage_is_told_on_every_try_and_whether_another_follows(sandbox, run_dag, dag, calls, no_waits):
+def test_an_outage_is_reported_on_every_try_with_whether_a_retry_follows(sandbox, run_dag, dag, calls, no_waits):
     sandbox.rates({"503": 1.0})
     UpdateCustomersOperator(task_id="push", customers=[{"id": "1"}], max_attempts=2, dag=dag)
     run_dag(dag)
     assert [kind for kind, _ in calls] == [TRANSIENT, TRANSIENT]
-    assert [(told["retryable"], told["will_retry"], told["attempts"]) for _, told in calls] == [
+    assert [(outcome["retryable"], outcome["will_retry"], outcome["attempts"]) for _, outcome in calls] == [
         (True, True, 2),
         (True, False, 2),
     ]
@@ -98,14 +100,16 @@ def test_an_outage_is_told_on_every_try_and_whether_another_follows(sandbox, run
 
 @tells_callbacks
 @pytest.mark.parametrize(("fault", "kind"), [("422", PERMANENT), ("502", TRANSIENT), ("reset", TRANSIENT)])
-def test_the_error_that_another_hook_put_in_its_place_is_found(sandbox, run_dag, dag, calls, monkeypatch, fault, kind):
+def test_the_original_error_is_found_behind_that_of_another_hook(
+    sandbox, run_dag, dag, calls, monkeypatch, fault, kind
+):
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", sandbox.connection(conn_type="http", login=None, password=None))
     sandbox.rates({fault: 1.0})
     endpoint = "api/v20230601/demo-shop/UpdateCustomers3"
     HttpOperator(task_id="push", http_conn_id="other", endpoint=endpoint, extra_options={"timeout": 30}, dag=dag)
     run_dag(dag)
-    assert [told_as for told_as, _ in calls] == [kind, kind]  # HttpHook has all of them retried
-    assert [told["will_retry"] for _, told in calls] == [True, False]
+    assert [called for called, _ in calls] == [kind, kind]  # HttpHook makes all of them retryable
+    assert [outcome["will_retry"] for _, outcome in calls] == [True, False]
     assert "UpdateCustomers3" in calls[0][1]["message"]
 
 
@@ -119,8 +123,8 @@ def test_a_bug_is_permanent_and_its_text_is_not_shown(run_dag, dag, calls):
 
         fail()
     run_dag(dag)
-    assert [(kind, told["retryable"], told["will_retry"]) for kind, told in calls] == [
-        (PERMANENT, False, True),  # Airflow retries it, though the classifier expects no help from that
+    assert [(kind, outcome["retryable"], outcome["will_retry"]) for kind, outcome in calls] == [
+        (PERMANENT, False, True),  # Airflow retries it, although the classifier calls it permanent
         (PERMANENT, False, False),
     ]
     assert "KeyError" in calls[0][1]["message"]
@@ -131,7 +135,7 @@ def test_a_bug_is_permanent_and_its_text_is_not_shown(run_dag, dag, calls):
 def test_a_connection_that_is_not_defined_is_permanent(run_dag, dag, calls):
     UpdateCustomersOperator(task_id="push", customers=[{"id": "1"}], bubblehouse_conn_id="nowhere", dag=dag)
     run_dag(dag)
-    assert [(kind, told["will_retry"]) for kind, told in calls] == [(PERMANENT, True), (PERMANENT, False)]
+    assert [(kind, outcome["will_retry"]) for kind, outcome in calls] == [(PERMANENT, True), (PERMANENT, False)]
     assert "AirflowNotFoundException" in calls[0][1]["message"]
 
 
@@ -144,10 +148,10 @@ def test_an_execution_timeout_is_transient(sandbox, run_dag, dag, calls, fault):
     )
     with suppress(AirflowTaskTimeout):  # it leaves dag.test() of Airflow 2
         run_dag(dag)
-    ((kind, told),) = calls
+    ((kind, outcome),) = calls
     assert kind == TRANSIENT
-    assert (told["retryable"], told["will_retry"], told["status"]) == (True, False, None)
-    assert "AirflowTaskTimeout" in told["message"]
+    assert (outcome["retryable"], outcome["will_retry"], outcome["status"]) == (True, False, None)
+    assert "AirflowTaskTimeout" in outcome["message"]
 
 
 @tells_callbacks
@@ -156,8 +160,8 @@ def test_the_timeout_of_a_sensor_is_transient(sandbox, run_dag, dag, calls, monk
     how = {"bubblehouse_conn_id": "down", "on_unavailable": "wait", "poke_interval": 0.01, "timeout": 0.1}
     BubblehouseStatusSensor(task_id="wait", dag=dag, **how)
     run_dag(dag)
-    ((kind, told),) = calls
-    assert (kind, told["retryable"], told["will_retry"]) == (TRANSIENT, True, False)
+    ((kind, outcome),) = calls
+    assert (kind, outcome["retryable"], outcome["will_retry"]) == (TRANSIENT, True, False)
 
 
 def test_a_dag_that_failed_is_permanent_and_not_retried(sandbox, run_dag, calls):
@@ -170,10 +174,10 @@ def test_a_dag_that_failed_is_permanent_and_not_retried(sandbox, run_dag, calls)
     sandbox.rates({"400": 1.0})
     UpdateCustomersOperator(task_id="push", customers=[{"id": "1"}], retries=1, retry_delay=timedelta(0), dag=dag)
     run_dag(dag)
-    ((kind, told),) = calls
-    assert (kind, told["retryable"], told["will_retry"]) == (PERMANENT, False, False)
-    assert told["message"].startswith(f"DAG {dag.dag_id} failed and will not be retried: ")
-    assert "task_failure" in told["message"]
+    ((kind, outcome),) = calls
+    assert (kind, outcome["retryable"], outcome["will_retry"]) == (PERMANENT, False, False)
+    assert outcome["message"].startswith(f"DAG {dag.dag_id} failed and will not be retried: ")
+    assert "task_failure" in outcome["message"]
 
 
 def task_instance(state=None, try_number=1, max_tries=0) -> SimpleNamespace:
@@ -209,10 +213,10 @@ def test_exactly_one_is_called_for_whatever_airflow_passes(calls, case):
     context, expected, will_retry = CONTEXTS[case]
     for wrap, kind in ((on_permanent_failure, PERMANENT), (on_transient_failure, TRANSIENT)):
         wrap(calls.to(kind))(dict(context))
-    ((kind, told),) = calls
-    assert (kind, told["retryable"], told["will_retry"]) == (expected, expected == TRANSIENT, will_retry)
-    assert (told["status"], told["summary"], told["attempts"]) == (None, None, 0)
-    assert "sentinel" not in told["message"]
+    ((kind, outcome),) = calls
+    assert (kind, outcome["retryable"], outcome["will_retry"]) == (expected, expected == TRANSIENT, will_retry)
+    assert (outcome["status"], outcome["summary"], outcome["attempts"]) == (None, None, 0)
+    assert "sentinel" not in outcome["message"]
 
 
 class TaskDeferralTimeout(AirflowException):
@@ -245,7 +249,7 @@ def test_exactly_one_is_called_for_every_exception(calls, exception, expected, w
     context = {"exception": exception, "ti": task_instance(state, max_tries=1)}
     for wrap, kind in ((on_permanent_failure, PERMANENT), (on_transient_failure, TRANSIENT)):
         wrap(calls.to(kind))(context)
-    assert [(kind, told["will_retry"]) for kind, told in calls] == [(expected, will_retry)]
+    assert [(kind, outcome["will_retry"]) for kind, outcome in calls] == [(expected, will_retry)]
 
 
 def test_a_timeout_is_transient_though_a_permanent_error_was_being_handled(calls):
@@ -253,7 +257,7 @@ def test_a_timeout_is_transient_though_a_permanent_error_was_being_handled(calls
     timeout.__context__ = BubblehousePermanentError("x", status=400)
     for wrap, kind in ((on_permanent_failure, PERMANENT), (on_transient_failure, TRANSIENT)):
         wrap(calls.to(kind))({"exception": timeout})
-    assert [(kind, told["status"]) for kind, told in calls] == [(TRANSIENT, None)]
+    assert [(kind, outcome["status"]) for kind, outcome in calls] == [(TRANSIENT, None)]
 
 
 def test_an_error_that_cannot_be_read_is_permanent(calls, monkeypatch):
@@ -276,11 +280,11 @@ def test_an_error_that_cannot_be_read_is_permanent(calls, monkeypatch):
         (None, BubblehousePermanentError("x"), 1, False),
     ],
 )
-def test_whether_a_retry_follows_is_what_airflow_decided_or_will_decide(calls, state, error, try_number, will_retry):
+def test_will_retry_is_the_decision_of_airflow(calls, state, error, try_number, will_retry):
     ti = task_instance(state, try_number, max_tries=3)
     for wrap in (on_permanent_failure, on_transient_failure):
         wrap(calls.to("any"))({"exception": error, "ti": ti})
-    assert [told["will_retry"] for _, told in calls] == [will_retry]
+    assert [outcome["will_retry"] for _, outcome in calls] == [will_retry]
 
 
 def test_a_callback_that_fails_is_logged_and_the_next_one_is_called(calls, caplog):
@@ -294,14 +298,14 @@ def test_a_callback_that_fails_is_logged_and_the_next_one_is_called(calls, caplo
     assert "no route to the chat" in caplog.text
 
 
-def test_a_context_that_is_none_raises_nothing(calls):
+def test_an_unusable_context_raises_nothing(calls):
     for wrap in (on_permanent_failure, on_transient_failure):
         wrap(calls.to("any"))(None)
     assert calls == []
 
 
 class Notifier(BaseNotifier):
-    """Remembers what it would have sent."""
+    """Records the messages that it would send."""
 
     template_fields = ("text",)
     sent: list[str] = []  # noqa: RUF012 (shared on purpose)
@@ -315,7 +319,7 @@ class Notifier(BaseNotifier):
 
 
 @tells_callbacks
-def test_a_notifier_that_tasks_share_renders_what_each_of_them_is_told(sandbox, run_dag, dag):
+def test_a_notifier_shared_by_tasks_renders_the_outcome_of_each(sandbox, run_dag, dag):
     Notifier.sent.clear()
     notifier = Notifier("{{ ti.task_id }}: {{ bubblehouse.status }} {{ bubblehouse.summary.rejected }}")
     dag.default_args["on_failure_callback"] = on_permanent_failure(notifier)
@@ -345,7 +349,7 @@ ERRORS = (requests.RequestException, httpx.HTTPError, httpx.InvalidURL)
         ("cut", BubblehouseTransientError, None),
     ],
 )
-def test_an_error_of_another_library_means_what_its_answer_means(sandbox, library, fault, kind, status):
+def test_an_error_of_another_library_is_classified_by_its_answer(sandbox, library, fault, kind, status):
     sandbox.script(fault)
     with pytest.raises(ERRORS) as caught:
         LIBRARIES[library](f"{sandbox.url}/api/v20230601/{sandbox.shop}/UpdateCustomers3?token={SENTINEL}")
@@ -360,7 +364,7 @@ def test_an_error_of_another_library_means_what_its_answer_means(sandbox, librar
 
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("url", ["http://", "no-scheme", "gopher://example.com"])
-def test_an_address_that_cannot_be_called_is_permanent(library, url):
+def test_a_malformed_url_is_permanent(library, url):
     with pytest.raises(ERRORS) as caught:
         LIBRARIES[library](url)
     assert type(find_error(caught.value)) is BubblehousePermanentError
@@ -384,7 +388,7 @@ def test_the_nearest_error_of_a_chain_counts_and_a_chain_that_loops_ends():
     assert find_error(lonely) is None
 
 
-def test_an_answer_whose_body_was_never_read_counts_by_its_status(sandbox):
+def test_an_answer_whose_body_was_not_read_is_classified_by_its_status(sandbox):
     sandbox.script("503", "400")
     url = f"{sandbox.url}/api/v20230601/{sandbox.shop}/Status2"
     with httpx.Client() as client:
@@ -393,7 +397,7 @@ def test_an_answer_whose_body_was_never_read_counts_by_its_status(sandbox):
                 check_response(response)
 
 
-def test_a_4xx_decides_even_where_its_body_is_cut_off(sandbox):
+def test_a_4xx_decides_even_if_its_body_is_cut_off(sandbox):
     sandbox.script("cut=400")
     url = f"{sandbox.url}/api/v20230601/{sandbox.shop}/UpdateCustomers3"
     with (

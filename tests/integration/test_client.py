@@ -1,4 +1,4 @@
-"""One call over a real socket: what arrives, and what an answer means, for both clients alike."""
+"""One call over a real socket: what arrives, and what an answer means, for both clients."""
 
 from __future__ import annotations
 
@@ -125,14 +125,14 @@ def test_retry_after_comes_with_the_error(sandbox, call, fault):
     assert caught.value.retry_after == 7
 
 
-def test_an_answer_that_does_not_come_in_time_is_a_transient_error(sandbox, call):
+def test_a_timeout_is_a_transient_error(sandbox, call):
     sandbox.script("delay=30")
     with pytest.raises(BubblehouseTransientError, match=r"[Tt]imeout"):
         call(connection_to(sandbox, extra={"timeout": 0.2}), UPDATE_CUSTOMERS, BODY)
     assert len(sandbox.calls) == 1
 
 
-def test_a_server_that_is_not_there_is_a_transient_error(call, unused_port, sandbox):
+def test_a_refused_connection_is_a_transient_error(call, unused_port, sandbox):
     with pytest.raises(BubblehouseTransientError, match="ConnectionRefusedError"):
         call(connection_to(sandbox, host=f"http://127.0.0.1:{unused_port}"), UPDATE_CUSTOMERS, BODY)
 
@@ -190,7 +190,7 @@ def test_a_client_that_was_closed_can_call_again(sandbox):
     assert [call.status for call in sandbox.calls] == [200, 200]
 
 
-def test_a_call_through_tls_inside_a_proxys_tls_can_be_cut_off(sandbox):
+def test_a_call_through_tls_inside_the_tls_of_a_proxy_can_be_aborted(sandbox):
     ours, theirs = socket.socketpair()
     with Client(connection_to(sandbox)) as client, ours, theirs:
         client._open = SimpleNamespace(sock=SimpleNamespace(socket=ours))  # as urllib3 nests them
@@ -198,7 +198,7 @@ def test_a_call_through_tls_inside_a_proxys_tls_can_be_cut_off(sandbox):
         assert theirs.recv(1) == b""
 
 
-def test_a_redirect_that_can_lead_nowhere_is_a_permanent_error_like_any_other(sandbox, call):
+def test_a_redirect_to_an_impossible_url_is_a_permanent_error_like_any_other(sandbox, call):
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
         host = f"http://127.0.0.1:{server.getsockname()[1]}"
         calling = pool.submit(call, connection_to(sandbox, host=host), "Status2", b"{}")
@@ -213,7 +213,7 @@ def test_a_redirect_that_can_lead_nowhere_is_a_permanent_error_like_any_other(sa
 @pytest.mark.parametrize(
     ("call", "proxy"),
     [
-        (call_with_requests, "http:///nowhere"),  # where httpx finds only that nobody answers
+        (call_with_requests, "http:///nowhere"),  # httpx reports that there was no answer
         (call_with_requests, "http://user:secret@"),
         (call_with_requests, "http://secret:port"),
         (call_with_httpx, "http://secret:port"),
@@ -229,27 +229,27 @@ def test_a_proxy_that_cannot_be_called_is_a_permanent_error(sandbox, call, monke
     assert "secret" not in str(caught.value)
 
 
-def test_certificates_that_are_not_there_are_a_permanent_error(sandbox, monkeypatch):
+def test_missing_certificates_are_a_permanent_error(sandbox, monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/certificates.pem")
     with pytest.raises(BubblehousePermanentError, match="certificate settings"):
         call_with_requests(connection_to(sandbox, host="https://127.0.0.1:1"), UPDATE_CUSTOMERS, BODY)
 
 
 def test_a_server_without_tls_is_named_as_the_cause(sandbox, call):
-    """As when the host of the sandbox is entered without http://."""
+    """This is what happens if the host of the sandbox is entered without http://."""
     with pytest.raises(BubblehouseTransientError) as caught:
         call(connection_to(sandbox, host=sandbox.url.removeprefix("http://")), "Status2", b"{}")
     assert "the server does not speak TLS. If it is the sandbox, write http:// before the API host" in str(caught.value)
 
 
 @pytest.mark.parametrize("fault", ["401", "400", "503", "cut"])
-def test_the_sandbox_is_named_as_the_one_who_answers(sandbox, call, fault):
+def test_the_sandbox_is_named_in_its_errors(sandbox, call, fault):
     sandbox.script(fault)
     with pytest.raises(BubblehouseError, match=r"^The Bubblehouse sandbox answered Status2 with status \d+"):
         call(connection_to(sandbox), "Status2", b"{}")
 
 
-def test_a_client_that_is_cut_off_while_it_connects_sends_nothing(sandbox, monkeypatch):
+def test_a_client_that_is_aborted_while_it_connects_sends_nothing(sandbox, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
 
     def connect_slowly(*args, **kwargs):
@@ -269,7 +269,7 @@ def test_a_client_that_is_cut_off_while_it_connects_sends_nothing(sandbox, monke
     assert sandbox.calls == []
 
 
-def test_a_body_may_take_as_long_to_be_sent_as_its_answer_may_take(sandbox, monkeypatch):
+def test_the_read_timeout_applies_to_the_sending_of_a_body(sandbox, monkeypatch):
     def send_watched(self, data):
         send(self, data)
         seen.append((len(data), self.sock.gettimeout()))

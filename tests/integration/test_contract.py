@@ -1,7 +1,7 @@
 """
-One table, and every door of the package held to it: what an answer means is the same wherever it arrives.
+One table for every component of the package: an answer means the same wherever it arrives.
 
-Each door is a task with a sandbox of its own, so that the calls which arrived can be told apart. All tasks of a row run
+Each component is a task with its own sandbox, so that its calls can be counted. All tasks of a row run
 in one DAG run, with ``retries=2``.
 """
 
@@ -70,7 +70,7 @@ TABLE = {
 
 NOT_YET = "404:no_customers_match_customer_identity"
 TRIES = 3  # retries=2
-TIMEOUT = 0.7  # seconds; every door waits as long for the one answer that does not come
+TIMEOUT = 0.7  # seconds; every component waits as long for the one answer that does not come
 NUMBER = itertools.count()
 
 try:
@@ -129,7 +129,7 @@ def http_parameters() -> dict:
 
 
 def post_under_the_policy(name: str, post: Callable[..., Any], **how) -> None:
-    """Add a task that knows nothing of this package but the policy."""
+    """Add a task that uses only the policy of this package."""
 
     @task(task_id=name, retry_policy=BubblehouseRetryPolicy())
     def call() -> None:
@@ -140,12 +140,12 @@ def post_under_the_policy(name: str, post: Callable[..., Any], **how) -> None:
 
 
 def post_with_http_hook_under_the_policy(name: str) -> None:
-    """Add a task whose hook raises an error of its own in place of the one that has the answer."""
+    """Add a task whose hook replaces the error that has the answer."""
     how = {"extra_options": {"allow_redirects": False, "timeout": TIMEOUT}, "response_check": None}
     HttpOperator(task_id=name, http_conn_id=name, retry_policy=BubblehouseRetryPolicy(), **http_parameters() | how)
 
 
-DOORS = {
+COMPONENTS = {
     "hook": call_with_hook,
     "operator": push_with_operator,
     "decorator": push_with_decorator,
@@ -159,7 +159,7 @@ DOORS = {
     "http_sensor": poke_with_http_sensor,
 }
 if HAS_RETRY_POLICIES:
-    DOORS |= {
+    COMPONENTS |= {
         "policy_requests": lambda name: post_under_the_policy(name, requests.post, allow_redirects=False),
         "policy_httpx": lambda name: post_under_the_policy(name, httpx.post),
         "http_policy_hook": post_with_http_hook_under_the_policy,
@@ -172,17 +172,17 @@ NOTHING_RAISED = {
     "http_policy_hook": ["200 with HTML", "202", "302"],
 }
 
-# What the worker's own look gets before a task defers, so that the row's answer is the trigger's.
+# The answer to the check in the worker, before the task defers; the trigger then gets the answer of the row.
 FIRST_LOOKS = {"customer_deferred": [NOT_YET]}
 
 
-# The dag.test() that tells callbacks nothing also takes seconds for each task, so that there it gets a sample.
+# Where dag.test() passes no exception to callbacks, it also takes seconds for each task, so only a sample runs.
 ROWS = list(TABLE) if TELLS_CALLBACKS else ["200", "400", "503"]
 
 
-def expected_of(door: str, row: str) -> tuple[str, int, int, list[type]]:
+def expected_of(component: str, row: str) -> tuple[str, int, int, list[type]]:
     """Return a task's final state, its tries, the calls that arrived, and the class of the error of each try."""
-    kind = None if row in NOTHING_RAISED.get(door, []) else TABLE[row][1]
+    kind = None if row in NOTHING_RAISED.get(component, []) else TABLE[row][1]
     if kind is None:
         state, tries, errors = "success", 1, []
     elif kind is BubblehouseTransientError:
@@ -191,7 +191,7 @@ def expected_of(door: str, row: str) -> tuple[str, int, int, list[type]]:
         state, tries, errors = "failed", 1, [kind]
     if not TELLS_CALLBACKS:
         errors = []
-    looks = 1 + len(FIRST_LOOKS.get(door, []))
+    looks = 1 + len(FIRST_LOOKS.get(component, []))
     # Airflow 3.0 gives the further tries of a task that was deferred the event of the first one.
     calls = looks if looks > 1 and AIRFLOW == (3, 0) else tries * looks
     return state, tries, calls, errors
@@ -200,24 +200,24 @@ def expected_of(door: str, row: str) -> tuple[str, int, int, list[type]]:
 @pytest.fixture(scope="module")
 def sandboxes():
     with ExitStack() as stack:
-        yield {door: stack.enter_context(Sandbox()) for door in DOORS}
+        yield {component: stack.enter_context(Sandbox()) for component in COMPONENTS}
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_task_ends_as_the_table_says_whichever_door_it_uses(sandboxes, run_dag, tries_of, monkeypatch, row):
+def test_a_task_ends_as_the_table_says_with_every_component(sandboxes, run_dag, tries_of, monkeypatch, row):
     fault, _ = TABLE[row]
-    errors = {door: [] for door in DOORS}
+    errors = {component: [] for component in COMPONENTS}
 
     def remember(context) -> None:
         errors[context["ti"].task_id].append(type(find_error(context["exception"])))
 
-    for door, sandbox in sandboxes.items():
+    for component, sandbox in sandboxes.items():
         sandbox.clear()
-        sandbox.script(*[*FIRST_LOOKS.get(door, []), fault] * TRIES)
+        sandbox.script(*[*FIRST_LOOKS.get(component, []), fault] * TRIES)
         connection = sandbox.connection(extra={"timeout": TIMEOUT})
-        if door.startswith("http"):
+        if component.startswith("http"):
             connection = sandbox.connection(conn_type="http", login=None, password=None)
-        monkeypatch.setenv(f"AIRFLOW_CONN_{door.upper()}", connection)
+        monkeypatch.setenv(f"AIRFLOW_CONN_{component.upper()}", connection)
     with DAG(
         dag_id=f"contract_{next(NUMBER)}",
         schedule=None,
@@ -229,14 +229,14 @@ def test_a_task_ends_as_the_table_says_whichever_door_it_uses(sandboxes, run_dag
             "on_retry_callback": remember,
         },
     ) as dag:
-        for door, add_task in DOORS.items():
-            add_task(door)
+        for component, add_task in COMPONENTS.items():
+            add_task(component)
     run_dag(dag)
     seen = {
-        door: (*state_and_tries, len(sandboxes[door].calls), errors[door])
-        for door, state_and_tries in tries_of(dag).items()
+        component: (*state_and_tries, len(sandboxes[component].calls), errors[component])
+        for component, state_and_tries in tries_of(dag).items()
     }
-    assert seen == {door: expected_of(door, row) for door in DOORS}
+    assert seen == {component: expected_of(component, row) for component in COMPONENTS}
 
 
 TRIGGERS = {

@@ -37,7 +37,7 @@ def stored(dag_id: str, table: str, columns: str) -> list[tuple]:
         return connection.execute(f"SELECT {columns} FROM {table} WHERE dag_id = ?", (dag_id,)).fetchall()
 
 
-def test_what_the_function_returned_arrives_as_it_is_and_airflow_keeps_none_of_it(sandbox, run_dag, tries_of, dag):
+def test_returned_customers_arrive_unchanged_and_airflow_stores_none_of_them(sandbox, run_dag, tries_of, dag):
     with dag:
 
         @task.bubblehouse_customers
@@ -56,9 +56,7 @@ def test_what_the_function_returned_arrives_as_it_is_and_airflow_keeps_none_of_i
     assert "sentinel" not in str(kept).lower()
 
 
-def test_rows_that_the_function_is_given_arrive_as_they_are_and_airflow_keeps_none_of_them(
-    sandbox, run_dag, tries_of, dag
-):
+def test_rows_passed_to_the_function_arrive_unchanged_and_airflow_stores_none_of_them(sandbox, run_dag, tries_of, dag):
     with dag:
 
         @task
@@ -89,7 +87,7 @@ def test_rows_that_the_function_is_given_arrive_as_they_are_and_airflow_keeps_no
     assert "7" in str(kept)
 
 
-def test_the_operators_parameters_are_the_decorators(sandbox, run_dag, tries_of, dag):
+def test_the_decorator_takes_the_parameters_of_the_operator(sandbox, run_dag, tries_of, dag):
     with dag:
 
         @task.bubblehouse_customers(
@@ -126,7 +124,7 @@ def test_arguments_may_come_from_other_tasks_and_be_mapped_over(sandbox, run_dag
 
 
 @pytest.mark.parametrize("returned", [None, {"id": "1"}, 7, "no JSON"])
-def test_what_is_no_list_fails_the_task_on_its_first_try_without_a_call(sandbox, run_dag, tries_of, dag, returned):
+def test_anything_but_a_list_fails_the_task_on_its_first_try_without_a_call(sandbox, run_dag, tries_of, dag, returned):
     with dag:
 
         @task.bubblehouse_customers

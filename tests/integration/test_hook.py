@@ -1,4 +1,4 @@
-"""The hook: exactly one call a method, and answers for the Test button that a shop owner understands."""
+"""The hook: exactly one call per method, and messages of the Test button that say what to do."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def hook(sandbox) -> BubblehouseHook:
     return BubblehouseHook()
 
 
-def test_updating_is_one_call_of_normalised_customers(sandbox, hook):
+def test_an_update_is_one_call_with_normalized_customers(sandbox, hook):
     hook.update_customers([{"id": 1, "total_spent": 2.5}, {"email": "b@example.com"}])
     (call,) = sandbox.calls
     assert call.customers == [{"id": "1", "total_spent": "2.5"}, {"email": "b@example.com"}]
 
 
-def test_updating_nobody_is_no_call(sandbox, hook):
+def test_an_empty_update_makes_no_call(sandbox, hook):
     hook.update_customers([])
     assert sandbox.calls == []
 
@@ -36,7 +36,7 @@ def test_an_invalid_customer_is_named_and_nothing_is_sent(sandbox, hook):
 
 
 @pytest.mark.parametrize(("fault", "kind"), [("503", BubblehouseTransientError), ("400", BubblehouseRejectedError)])
-def test_a_fault_is_raised_and_never_tried_again_by_the_hook(sandbox, hook, fault, kind):
+def test_the_hook_raises_errors_and_does_not_retry(sandbox, hook, fault, kind):
     sandbox.script(fault)
     with pytest.raises(kind):
         hook.update_customers([{"id": "1"}])
@@ -82,7 +82,7 @@ def test_the_test_button_says_what_to_fix(sandbox, monkeypatch, overrides, said)
     assert said in message
 
 
-def test_the_test_button_says_that_nobody_answers(sandbox, monkeypatch, unused_port):
+def test_the_test_button_says_that_there_is_no_answer(sandbox, monkeypatch, unused_port):
     monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", sandbox.connection(host=f"http://127.0.0.1:{unused_port}"))
     good, message = BubblehouseHook().test_connection()
     assert not good
@@ -100,4 +100,4 @@ def test_token_and_secret_are_registered_with_airflows_masker(sandbox, monkeypat
     )
     BubblehouseHook().status()
     assert sandbox.shared_secret in masked
-    assert len(masked) == 3  # and the token that was made
+    assert len(masked) == 3  # and the minted token

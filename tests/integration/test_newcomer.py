@@ -1,4 +1,4 @@
-"""The errors of a newcomer between the quick start and a first push of one's own: each message says the remedy."""
+"""The errors that a new user meets on the way to the first push: each message says what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sql``: a query through a real ``SqliteHook`` against the sandbox, and what is told where it fails."""
+"""``sql``: a query through a real ``SqliteHook`` against the sandbox, and its errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SENTINEL = "sentinel@example.com"
 
 
 class Store:
-    """Keeps what Airflow's task state store would, as JSON, from one try to the next."""
+    """Stores values as JSON between tries, like Airflow's task state store."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -46,7 +46,7 @@ class Store:
 
 @pytest.fixture
 def database(tmp_path, monkeypatch):
-    """A database of ten customers that the Airflow connection ``shop_database`` leads to."""
+    """A database of ten customers, behind the Airflow connection ``shop_database``."""
     path = tmp_path / "shop.db"
     monkeypatch.setenv("AIRFLOW_CONN_SHOP_DATABASE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
     connection = sqlite3.connect(path)
@@ -72,7 +72,7 @@ def ids(sandbox) -> list[str]:
     return [customer["id"] for call in sandbox.calls for customer in call.customers]
 
 
-def test_the_rows_of_a_query_arrive_whole_and_in_order(sandbox, database):
+def test_all_rows_of_a_query_arrive_in_order(sandbox, database):
     summary = push(batch_size=4)
     assert (summary["read"], summary["accepted"], summary["batches"], summary["calls"]) == (10, 10, 3, 3)
     assert [customer for call in sandbox.calls for customer in call.customers] == [
@@ -90,7 +90,7 @@ def test_a_column_map_and_parameters_go_with_a_query(sandbox, database):
         assert sandbox.calls[-1].customers == [{"id": "3", "extras": {"name": "name 3"}}]
 
 
-def test_the_customers_that_a_query_names_are_deleted_unless_they_are_too_many(sandbox, database):
+def test_the_customers_of_a_query_are_deleted_unless_they_are_too_many(sandbox, database):
     with pytest.raises(BubblehousePermanentError, match="max_customers"):
         operator(DeleteCustomersOperator, max_customers=9).execute({})
     assert sandbox.calls == []
@@ -117,7 +117,7 @@ def test_an_invalid_row_is_named_by_its_place_in_the_query(sandbox, database, ca
     assert len(ids(sandbox)) == arrived
 
 
-def test_an_invalid_row_of_a_query_is_kept_where_rejected_rows_are(sandbox, database, tmp_path):
+def test_an_invalid_row_of_a_query_is_written_to_rejected_path(sandbox, database, tmp_path):
     database.execute("UPDATE customers SET first_name = x'00' WHERE id = 4")
     database.commit()
     folder = tmp_path / "rejected"
@@ -128,7 +128,7 @@ def test_an_invalid_row_of_a_query_is_kept_where_rejected_rows_are(sandbox, data
     assert line["customer"] == {"id": 4, "email": "4@example.com", "first_name": "b'\\x00'"}
 
 
-def test_a_retry_goes_on_where_the_query_gives_the_same_rows(sandbox, no_waits, database):
+def test_a_retry_resumes_if_the_query_returns_the_same_rows(sandbox, no_waits, database):
     store = Store()
     sandbox.script("ok", "503")
     with pytest.raises(BubblehouseTransientError):
@@ -144,7 +144,7 @@ def test_a_retry_goes_on_where_the_query_gives_the_same_rows(sandbox, no_waits, 
     "change",
     ["UPDATE customers SET first_name = 'another' WHERE id = 10", "DELETE FROM customers WHERE id = 1"],
 )
-def test_a_retry_starts_over_where_the_query_gives_other_rows(sandbox, no_waits, database, change):
+def test_a_retry_starts_over_if_the_query_returns_other_rows(sandbox, no_waits, database, change):
     store = Store()
     sandbox.script("ok", "503")
     with pytest.raises(BubblehouseTransientError):
@@ -167,7 +167,7 @@ def test_rows_in_another_order_are_other_rows(sandbox, no_waits, database):
     assert len(ids(sandbox)) == 10
 
 
-def test_rows_that_were_refused_are_not_sent_again_by_a_retry(sandbox, database):
+def test_a_retry_does_not_send_rejected_rows_again(sandbox, database):
     store = Store()
     sandbox.script("ok", "400")
     for calls in (2, 2):
@@ -190,7 +190,7 @@ def without_sentinel(error: BaseException, log: str) -> None:
 
 
 @pytest.mark.parametrize("on_invalid", ["fail", "skip"])
-def test_a_query_that_breaks_midway_sends_nothing_and_fails_as_what_it_is_without_its_words(
+def test_a_query_that_fails_midway_sends_nothing_and_keeps_the_class_of_its_error_but_not_the_message(
     sandbox, database, caplog, on_invalid
 ):
     with pytest.raises(
@@ -207,10 +207,10 @@ def test_a_query_that_breaks_midway_sends_nothing_and_fails_as_what_it_is_withou
         (f"SELECT id FROM customers WHERE json('{SENTINEL}')", None),
         ("SELECT id FROM customers WHERE json(:value)", {"value": SENTINEL}),
         ("SELECT id FROM customers WHERE id = :one", {SENTINEL: 5}),
-        ("SELECT CAST(x'73656e74696e656cff' AS TEXT) AS id", None),  # text that is no UTF-8, which SQLite shows
+        ("SELECT CAST(x'73656e74696e656cff' AS TEXT) AS id", None),  # text that is not UTF-8, which SQLite quotes
     ],
 )
-def test_what_a_database_says_of_a_query_that_fails_is_not_shown(sandbox, database, caplog, sql, parameters):
+def test_the_message_of_a_database_is_not_shown(sandbox, database, caplog, sql, parameters):
     with pytest.raises(sqlite3.Error, match="The query failed after 0 rows") as caught:
         push(sql=sql, sql_parameters=parameters)
     without_sentinel(caught.value, caplog.text)
@@ -237,7 +237,7 @@ def test_a_query_that_fails_is_retried_by_airflow(sandbox, database, run_dag, tr
     ],
     ids=str,
 )
-def test_a_query_that_gives_no_customers_is_refused_before_anything_is_sent(sandbox, database, kwargs, said):
+def test_a_query_without_customers_is_refused_before_anything_is_sent(sandbox, database, kwargs, said):
     with pytest.raises(BubblehousePermanentError, match=said):
         push(**kwargs)
     assert sandbox.calls == []
@@ -286,7 +286,7 @@ def test_a_database_without_a_hook_is_a_permanent_error_that_names_the_connectio
     assert str(caught.value) == f"{connection}, {said}"
 
 
-def test_a_task_that_is_killed_while_its_query_runs_ends_the_query_and_sends_nothing(sandbox, database):
+def test_a_task_that_is_killed_during_its_query_cancels_it_and_sends_nothing(sandbox, database):
     endless = "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT id FROM n WHERE id < 0"
     pushing = operator(sql=endless)
     killing = threading.Timer(0.5, pushing.on_kill)
@@ -298,9 +298,9 @@ def test_a_task_that_is_killed_while_its_query_runs_ends_the_query_and_sends_not
     assert sandbox.calls == []
 
 
-def test_a_task_that_is_killed_while_rows_come_sends_nothing(sandbox, database, monkeypatch):
+def test_a_task_that_is_killed_while_it_fetches_rows_sends_nothing(sandbox, database, monkeypatch):
     endless = "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT id FROM n"
-    monkeypatch.setattr(Query, "_interrupt", lambda self: None)  # a driver that cannot be told
+    monkeypatch.setattr(Query, "_interrupt", lambda self: None)  # a driver that cannot cancel
     pushing = operator(sql=endless)
     threading.Timer(0.5, pushing.on_kill).start()
     with pytest.raises(BubblehouseTransientError, match="told to stop"):
@@ -308,7 +308,7 @@ def test_a_task_that_is_killed_while_rows_come_sends_nothing(sandbox, database, 
     assert sandbox.calls == []
 
 
-def test_a_task_that_is_killed_before_its_query_does_not_make_it(sandbox, database):
+def test_a_task_that_is_killed_before_its_query_does_not_run_it(sandbox, database):
     pushing = operator()
     pushing.on_kill()
     with pytest.raises(BubblehouseTransientError, match="told to stop"):
@@ -349,7 +349,7 @@ def stored(dag_id: str, table: str, columns: str) -> list[tuple]:
         return connection.execute(f"SELECT {columns} FROM {table} WHERE dag_id = ?", (dag_id,)).fetchall()
 
 
-def test_query_connection_and_parameters_are_templates_and_airflow_keeps_no_parameter(
+def test_query_connection_and_parameters_are_templates_and_airflow_stores_no_parameter(
     sandbox, database, run_dag, tries_of, tmp_path
 ):
     database.execute("UPDATE customers SET email = ? WHERE id = 3", (SENTINEL,))
@@ -382,7 +382,7 @@ def test_parameters_that_render_to_text_are_refused(sandbox, database, run_dag, 
     assert tries_of(dag) == {"push": ("failed", 1)}
 
 
-def test_an_argument_of_the_decorator_that_ends_as_a_query_file_does_is_text(sandbox, run_dag, tries_of):
+def test_an_argument_of_the_decorator_that_ends_in_sql_is_text(sandbox, run_dag, tries_of):
     dag = make_dag()
     with dag:
 

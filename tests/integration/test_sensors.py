@@ -1,4 +1,4 @@
-"""The sensors in all their modes: when they wait, when they end, and what Airflow gets to know of the customers."""
+"""The sensors in all modes: when they wait, when they end, and what Airflow stores and shows of the customers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from airflow_provider_bubblehouse.sensors.bubblehouse import BubblehouseCustomer
 NUMBER = itertools.count()
 NOT_YET = "404:no_customers_match_customer_identity"
 MODES = {"poke": {"mode": "poke"}, "reschedule": {"mode": "reschedule"}, "deferred": {"deferrable": True}}
-# Airflow 3.0's dag.test() counts a try for each look of a task in reschedule mode.
+# In reschedule mode, dag.test() of Airflow 3.0 counts a try for each check.
 MODES_OF_ONE_TRY = [mode for mode in MODES if mode != "reschedule" or AIRFLOW != (3, 0)]
 SENTINEL = "sentinel@example.com"
 
@@ -88,7 +88,7 @@ def outcome(sensor) -> type | None:
 
 
 @pytest.mark.parametrize("mode", MODES_OF_ONE_TRY)
-def test_a_customer_is_waited_for_within_one_try(sandbox, run_dag, tries_of, dag, mode):
+def test_a_sensor_waits_for_a_customer_within_one_try(sandbox, run_dag, tries_of, dag, mode):
     BubblehouseHook().update_customers([{"id": "1", "first_name": "Ada"}])
     sandbox.script(f"{NOT_YET},for=CustomerDetails1", f"{NOT_YET},for=CustomerDetails1")
     customer_sensor(dag=dag, expected={"first_name": "Ada"}, **MODES[mode])
@@ -98,7 +98,7 @@ def test_a_customer_is_waited_for_within_one_try(sandbox, run_dag, tries_of, dag
 
 
 @pytest.mark.parametrize("mode", MODES_OF_ONE_TRY)
-def test_an_outage_is_waited_for_where_that_is_asked_and_a_refusal_is_not(sandbox, run_dag, tries_of, dag, mode):
+def test_on_unavailable_wait_waits_during_an_outage_and_fails_on_a_4xx(sandbox, run_dag, tries_of, dag, mode):
     sandbox.script("503", "reset", "cut", "401")
     status_sensor(dag=dag, on_unavailable="wait", **MODES[mode])
     run_dag(dag)
@@ -106,7 +106,7 @@ def test_an_outage_is_waited_for_where_that_is_asked_and_a_refusal_is_not(sandbo
     assert len(sandbox.calls) == 4
 
 
-def test_silent_fail_waits_for_the_end_of_an_outage_but_not_after_a_refusal(sandbox, mode):
+def test_silent_fail_waits_during_an_outage_and_fails_on_a_4xx(sandbox, mode):
     BubblehouseHook().update_customers([{"id": "1"}])
     sandbox.script("503", "503", "503")
     run(customer_sensor(silent_fail=True, **mode))
@@ -116,22 +116,22 @@ def test_silent_fail_waits_for_the_end_of_an_outage_but_not_after_a_refusal(sand
         run(customer_sensor(silent_fail=True, **mode))
 
 
-def test_all_of_a_list_are_waited_for_and_one_that_was_found_is_not_looked_at_again(sandbox, mode):
+def test_a_sensor_waits_for_all_customers_of_a_list_and_checks_a_found_one_only_once(sandbox, mode):
     BubblehouseHook().update_customers([{"id": "1"}, {"id": "2"}, {"id": "3"}])
     sandbox.clear()
     BubblehouseHook().update_customers([{"id": "1"}, {"id": "3", "email": "c@example.com"}])
     sandbox.script("ok,for=CustomerDetails1", f"{NOT_YET},for=CustomerDetails1", f"{NOT_YET},for=CustomerDetails1")
     BubblehouseHook().update_customers([{"id": "2"}])
     run(customer_sensor([{"shop_id": "1"}, {"shop_id": "2"}, {"email": "c@example.com"}], **mode))
-    assert len(sandbox.calls_of("CustomerDetails1")) == 5  # 1, 2 in vain twice, 2, 3
+    assert len(sandbox.calls_of("CustomerDetails1")) == 5  # 1, 2 not found twice, 2, 3
 
 
-def test_an_empty_list_is_waited_for_without_a_call(sandbox, mode):
+def test_an_empty_list_succeeds_without_a_call(sandbox, mode):
     run(BubblehouseCustomerSensor(task_id="wait", identity=[], **mode))
     assert sandbox.calls == []
 
 
-def test_what_is_expected_is_waited_for(sandbox, mode):
+def test_a_sensor_waits_for_expected_values(sandbox, mode):
     old = json.dumps({"id": "1", "extras": {"plan": "silver"}})
     new = json.dumps({"id": "1", "extras": {"plan": "gold", "city": "Oslo"}})
     sandbox.script(f"json={old}", f"json={old}", f"json={new}")
@@ -157,7 +157,7 @@ REFUSED, DOWN = "401", "503"
         (DOWN, {"silent_fail": True}, None),
     ],
 )
-def test_soft_never_and_silent_fail_end_alike_in_poke_and_deferred_mode(
+def test_soft_never_and_silent_fail_mean_the_same_in_poke_and_deferred_mode(
     sandbox, deferrable, looks, fault, options, result
 ):
     sandbox.script(*[NOT_YET] * looks, fault, 'json={"id": "1"}')
@@ -176,7 +176,7 @@ TIMED_OUT = {"error": "Trigger timeout" if "airflow.sdk" in sys.modules else "Tr
         ({"silent_fail": True}, AirflowSensorTimeout),
     ],
 )
-def test_a_wait_that_takes_too_long_ends_alike_in_poke_and_deferred_mode(sandbox, options, result):
+def test_a_timeout_means_the_same_in_poke_and_deferred_mode(sandbox, options, result):
     sandbox.rates({NOT_YET: 1.0})
     assert outcome(customer_sensor(timeout=0, **options)) is result
     with pytest.raises(result):
@@ -191,19 +191,19 @@ def test_the_deferral_ends_when_the_sensor_has_to(sandbox):
 
 
 @pytest.mark.parametrize("event", [None, {}, [], "success", {"status": None}, {"status": "done"}, {"state": "success"}])
-def test_an_event_that_does_not_say_success_is_an_error(event):
+def test_an_event_without_success_is_an_error(event):
     with pytest.raises(BubblehouseTransientError, match="without saying how"):
         status_sensor(deferrable=True).execute_complete({}, event)
 
 
-def test_an_event_of_another_version_keeps_what_it_says_of_a_retry():
+def test_an_event_of_another_version_stays_permanent_or_transient():
     for permanent, kind in ((True, BubblehousePermanentError), (False, BubblehouseTransientError)):
         event = {"status": "error", "error": "BubblehouseNewError", "permanent": permanent}
         with pytest.raises(kind):
             status_sensor(deferrable=True).execute_complete({}, event)
 
 
-def test_what_the_answer_said_comes_through_the_event(sandbox):
+def test_the_event_carries_the_details_of_the_answer(sandbox):
     sandbox.script(NOT_YET, "429:rate_limit_exceeded,retry_after=7")
     with pytest.raises(BubblehouseError) as caught:
         run(customer_sensor(deferrable=True))
@@ -215,7 +215,7 @@ def test_what_the_answer_said_comes_through_the_event(sandbox):
 
 
 @tells_callbacks
-def test_the_last_try_says_how_to_have_more(sandbox, run_dag, dag):
+def test_the_error_of_the_last_try_names_retries(sandbox, run_dag, dag):
     said = []
     dag.default_args.update(retries=0, on_failure_callback=lambda context: said.append(str(context["exception"])))
     sandbox.script("503,for=Status2", f"{NOT_YET},for=CustomerDetails1", "503,for=CustomerDetails1")
@@ -279,7 +279,7 @@ def test_a_value_that_no_customer_can_have_is_refused_before_a_call(sandbox, how
     assert sandbox.calls == []
 
 
-def test_an_identity_that_is_none_fails_the_task_on_its_first_try(sandbox, run_dag, tries_of, dag):
+def test_an_invalid_identity_fails_the_task_on_its_first_try(sandbox, run_dag, tries_of, dag):
     BubblehouseCustomerSensor(task_id="wait", identity="{{ params.get('x') | tojson }}", dag=dag)
     run_dag(dag)
     assert tries_of(dag) == {"wait": ("failed", 1)}
@@ -369,7 +369,7 @@ def test_after_a_change_of_the_secret_the_retry_defers_again(sandbox, monkeypatc
     with pytest.raises(BubblehouseTransientError, match="of the Airflow connection changed"):
         sensor.resume_execution(caught.value.method_name, {"event": event}, {})
     run(sensor)
-    assert len(sandbox.calls_of("CustomerDetails1")) == 3  # a look of each try, and one of the second trigger
+    assert len(sandbox.calls_of("CustomerDetails1")) == 3  # one check of each try, and one of the second trigger
 
 
 def test_logs_and_errors_name_positions_and_fields_and_no_value(sandbox, mode, caplog, capfd):
@@ -379,13 +379,13 @@ def test_logs_and_errors_name_positions_and_fields_and_no_value(sandbox, mode, c
     sensor = customer_sensor([{"email": SENTINEL}], expected={"first_name": "Sentinel II"}, **mode)
     with pytest.raises(BubblehouseRejectedError) as caught:
         run(sensor)
-    logged = "".join(capfd.readouterr()) + caplog.text  # Airflow 3 does not log by way of logging
+    logged = "".join(capfd.readouterr()) + caplog.text  # Airflow 3 does not use logging
     assert "Customer 1 of 1 does not have the expected values yet: first_name." in logged
     assert "Customer 1 of 1 does not exist yet." in logged
     assert "sentinel" not in (logged + str(caught.value)).lower()
 
 
-def test_an_unknown_connection_fails_as_airflow_has_it(sandbox, mode):
+def test_an_unknown_connection_raises_airflows_own_error(sandbox, mode):
     sensor = status_sensor(bubblehouse_conn_id="nowhere", **mode)
     with pytest.raises(AirflowException, match="nowhere"):
         run(sensor)

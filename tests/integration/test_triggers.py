@@ -59,7 +59,7 @@ def opened(monkeypatch) -> list:
 
 
 def stored(trigger):
-    """Return what becomes of a trigger on its way through Airflow's database."""
+    """Return a trigger as Airflow's database returns it."""
     path, parameters = json.loads(json.dumps(trigger.serialize()))
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)(**parameters)
@@ -78,7 +78,7 @@ def way_to_authenticate(request, sandbox, monkeypatch) -> None:
 @pytest.mark.parametrize(
     "trigger", [status_trigger(wait_when_unavailable=True), customer_trigger()], ids=["status", "customer"]
 )
-def test_a_trigger_survives_airflows_database_and_takes_no_secret_along(sandbox, way_to_authenticate, trigger):
+def test_a_trigger_survives_airflows_database_and_stores_no_secret(sandbox, way_to_authenticate, trigger):
     BubblehouseHook().update_customers([{"id": "1", "tags": ["vip"]}])
     again = stored(trigger)
     assert again.serialize() == stored(again).serialize()
@@ -87,7 +87,7 @@ def test_a_trigger_survives_airflows_database_and_takes_no_secret_along(sandbox,
         assert secret not in f"{again.serialize()} {again}"
 
 
-def test_no_value_of_a_customer_is_in_what_airflow_stores_or_logs_of_a_trigger(sandbox, way_to_authenticate):
+def test_airflow_stores_and_logs_no_value_of_a_customer_of_a_trigger(sandbox, way_to_authenticate):
     trigger = customer_trigger(
         identities=[{"email": "sentinel@example.com"}], expected={"first_name": "sentinel", "extras": {"x": "sentinel"}}
     )
@@ -124,7 +124,7 @@ def test_a_secret_that_has_changed_ends_the_trigger_with_a_transient_error(sandb
 
 
 def new_token(sandbox) -> str:
-    """Return another token that the sandbox accepts, as a shop gets when it rotates its own."""
+    """Return another valid token, as after a rotation."""
     return MintedTokens(sandbox.key_id, sandbox.shared_secret, shop=sandbox.shop, mask=lambda _: None).current()
 
 
@@ -152,7 +152,7 @@ def test_triggers_of_different_connections_share_the_client_and_not_the_token(sa
     assert len(opened) == 1
 
 
-def test_a_slow_answer_does_not_hold_up_the_loop(sandbox):
+def test_a_slow_answer_does_not_block_the_loop(sandbox):
     sandbox.script("delay=0.5")
 
     async def run() -> int:
@@ -182,7 +182,7 @@ def test_a_trigger_that_is_cancelled_ends_and_leaves_nothing_open(sandbox, opene
     assert not triggers._shared
 
 
-def test_a_trigger_that_airflow_leaves_at_its_event_leaves_nothing_open(sandbox, opened):
+def test_a_trigger_that_airflow_drops_after_its_event_leaves_nothing_open(sandbox, opened):
     async def run() -> None:
         await anext(aiter(status_trigger().run()))
         assert opened[0].is_closed
@@ -204,7 +204,7 @@ def test_tokens_are_minted_in_the_trigger_too(sandbox, monkeypatch):
         (None, BubblehouseTransientError, "nowhere"),
     ],
 )
-def test_a_connection_that_cannot_be_used_is_in_the_event(sandbox, monkeypatch, connection, kind, said):
+def test_the_error_of_an_invalid_connection_is_in_the_event(sandbox, monkeypatch, connection, kind, said):
     if connection:
         monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", sandbox.connection(**connection))
     error = error_of(asyncio.run(event_of(status_trigger(bubblehouse_conn_id="nowhere", wait_when_unavailable=True))))
@@ -212,7 +212,7 @@ def test_a_connection_that_cannot_be_used_is_in_the_event(sandbox, monkeypatch, 
     assert said in str(error)
 
 
-def test_what_a_trigger_asks_airflow_is_answered_on_the_event_loop_of_the_triggerer(sandbox, monkeypatch):
+def test_a_trigger_talks_to_airflow_on_the_event_loop_of_the_triggerer(sandbox, monkeypatch):
     """Otherwise the triggerer of Airflow 3.0 and 3.1 sends a blocking call on a second event loop, and then ends."""
     monkeypatch.setattr("airflow_provider_bubblehouse.api.tokens._RENEW_BEFORE_END", math.inf)  # a token for each call
     minted = {"key_id": sandbox.key_id, "shared_secret": sandbox.shared_secret}
@@ -240,7 +240,7 @@ def test_what_a_trigger_asks_airflow_is_answered_on_the_event_loop_of_the_trigge
     assert len(loops) == 5 * 3  # the connection, its secret, and the token that was minted
 
 
-def test_an_error_that_nobody_foresaw_is_in_the_event_by_its_name_only(sandbox, monkeypatch):
+def test_an_unexpected_error_is_in_the_event_by_its_name_only(sandbox, monkeypatch):
     def fail(_):
         raise ValueError("sentinel@example.com")
 
@@ -250,7 +250,7 @@ def test_an_error_that_nobody_foresaw_is_in_the_event_by_its_name_only(sandbox, 
     assert str(error) == "The trigger ended with ValueError."
 
 
-def test_an_outage_is_waited_for_where_that_is_asked(sandbox):
+def test_wait_when_unavailable_waits_during_an_outage(sandbox):
     sandbox.script("503", "reset", "cut", "ok")
     assert asyncio.run(event_of(status_trigger(wait_when_unavailable=True))) == {"status": "success"}
     assert len(sandbox.calls) == 4

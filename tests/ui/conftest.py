@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 FLAGS = [
-    "--no-sandbox",  # which root cannot have
+    "--no-sandbox",  # which root cannot use
     "--disable-gpu",
     "--no-first-run",
-    # It would look for its maker's servers.
+    # Otherwise it calls its vendor's servers.
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-quic",

@@ -1,4 +1,4 @@
-"""The connection form of Airflow 3.3 in a browser, as a shop's engineer meets it."""
+"""The connection form of Airflow 3.3 in a browser."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Connections:
         self.field("Shop slug").wait_for()
 
     def field(self, name: str):
-        """Return the input of a standard field by its label, or of an extra field by its name, as labels miss those."""
+        """Return the input of a standard field by its label, or of an extra field, which has no label, by its name."""
         return self.dialog.locator(f"[name=element_{name}]") if name in FIELDS else self.dialog.get_by_label(name)
 
     def open(self, part: str) -> None:
@@ -65,7 +65,7 @@ class Connections:
 
     def _press(self, conn_id: str, button: str) -> None:
         row = self.page.get_by_role("row").filter(has=self.page.get_by_text(conn_id, exact=True))
-        # Not click(): where the mouse has just been, the tooltip of the button there covers the next.
+        # Not click(): the tooltip of the button under the mouse covers the next one.
         row.get_by_role("button", name=button).dispatch_event("click")
 
 
@@ -77,7 +77,7 @@ def connections(page, deployment):
 
 
 def by_token(sandbox) -> tuple[dict[str, str], dict[str, str]]:
-    """Return what goes into the standard and into the extra fields."""
+    """Return the values of the standard fields and of the extra fields."""
     return address(sandbox) | {"Shop token": sandbox.token}, {}
 
 
@@ -99,7 +99,7 @@ def make(connections, conn_id: str, standard: dict[str, str], extra: dict[str, s
     connections.save()
 
 
-def test_the_form_has_the_providers_labels_and_descriptions_and_no_field_that_means_nothing(connections):
+def test_the_form_has_the_labels_and_descriptions_of_the_provider_and_no_unused_field(connections):
     connections.add("shop")
     dialog = connections.dialog
     standard = dialog.get_by_role("region", name="Standard Fields")
@@ -117,7 +117,7 @@ def test_the_form_has_the_providers_labels_and_descriptions_and_no_field_that_me
 
 
 @pytest.mark.parametrize("way", [by_token, by_secret])
-def test_what_is_secret_comes_back_masked_and_an_untouched_mask_keeps_it(connections, deployment, sandbox, way):
+def test_a_secret_comes_back_masked_and_saving_the_mask_keeps_it(connections, deployment, sandbox, way):
     standard, extra = way(sandbox)
     make(connections, "shop", standard, extra)
     connections.edit("shop")
@@ -143,7 +143,7 @@ def test_what_is_secret_comes_back_masked_and_an_untouched_mask_keeps_it(connect
     assert "accepts the token" in connections.test("shop")
 
 
-def test_fields_that_nobody_touched_are_stored_as_null_and_count_as_absent(connections, deployment, sandbox):
+def test_untouched_fields_are_stored_as_null_and_count_as_absent(connections, deployment, sandbox):
     make(connections, "shop", *by_token(sandbox))
     assert set(json.loads(deployment.api("GET", "/connections/shop")["extra"]).items()) == {
         (name, None) for name in FIELDS
@@ -183,9 +183,7 @@ PUSH = """
 
 
 @pytest.mark.parametrize("way", [by_token, by_secret])
-def test_a_connection_made_in_the_browser_is_the_one_that_a_dag_pushes_with(
-    connections, deployment, sandbox, tmp_path, way
-):
+def test_a_dag_can_push_with_a_connection_made_in_the_browser(connections, deployment, sandbox, tmp_path, way):
     make(connections, "made_in_browser", *way(sandbox))
     path = tmp_path / "customers.jsonl"
     path.write_text('{"id": "1"}\n{"id": "2"}\n')

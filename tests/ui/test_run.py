@@ -1,4 +1,4 @@
-"""A push as Airflow's UI shows it: the summary, after an outage and a retry, and nothing of a row."""
+"""A push in Airflow's UI: the summary, after an outage and a retry, and no value of a row."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_the_package_imports_airflow_through_the_bridge_only():
     assert not wrong
 
 
-def test_a_name_that_no_module_has_says_what_to_update(monkeypatch):
+def test_the_error_of_a_missing_name_says_what_to_update(monkeypatch):
     monkeypatch.setitem(airflow_compat._PLACES, "Stats", ("airflow.no_such_module", "airflow.exceptions"))
     with pytest.raises(ImportError, match="update apache-airflow-providers-common-compat"):
         airflow_compat._find("Stats")
@@ -90,6 +90,6 @@ def test_a_name_that_the_bridge_does_not_know_is_an_attribute_error():
         airflow_compat.Sensor  # noqa: B018
 
 
-def test_the_bridge_loads_nothing_of_airflow_before_a_name_is_used():
+def test_the_bridge_does_not_import_airflow_before_a_name_is_used():
     code = f"import sys, {airflow_compat.__name__}; assert 'airflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

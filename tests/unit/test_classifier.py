@@ -1,4 +1,4 @@
-"""Every row of the contract's table, as far as one answer shows it."""
+"""The error classifier: every row of the retry contract that a single answer decides."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_only_permanent_errors_stop_airflow_retrying():
     assert not issubclass(BubblehouseTransientError, AirflowException)
 
 
-def test_an_error_carries_what_callers_decide_by_and_survives_pickling():
+def test_an_error_carries_the_details_of_the_answer_and_survives_pickling():
     error = classify(answer(429, b'{"id": "rate_limit_exceeded"}', retry_after="7"))
     assert (error.status, error.error_id, error.retry_after, error.attempts) == (429, "rate_limit_exceeded", 7.0, 1)
     assert pickle.loads(pickle.dumps(error)).error_id == "rate_limit_exceeded"
@@ -96,7 +96,7 @@ def test_the_apis_own_message_and_odd_ids_are_not_repeated(status):
 
 
 @pytest.mark.parametrize("given", [{"status": None, "fault": TimeoutError()}, {"status": 503}])
-def test_only_a_push_is_told_to_send_the_rows_again(given):
+def test_only_the_error_of_a_push_asks_to_send_the_rows_again(given):
     said = "The same rows have to be sent again."
     assert said in str(classify(answer(**given)))
     assert said not in str(classify(answer(**given, function="Status2")))

@@ -1,4 +1,4 @@
-"""A connection's fields are read strictly, and a mistake is named without its value."""
+"""The fields of a connection are validated strictly, and an error names the field without its value."""
 
 from __future__ import annotations
 
@@ -148,12 +148,12 @@ def test_allow_debug_is_read_as_either_form_sends_it(value, allowed):
     assert read(extra={"allow_debug": value}).allow_debug is allowed
 
 
-def test_a_stored_token_is_sent_as_it_is_while_it_is_good():
+def test_a_stored_token_is_used_until_it_expires():
     stored = token(exp=int(time.time()) + 60)
     assert read(password=f" {stored}\n").tokens.current() == stored
 
 
-def test_an_expired_token_is_refused_saying_since_when():
+def test_an_expired_token_is_refused_with_the_time_of_its_expiry():
     connection = read(password=token(exp=1_700_000_000))
     with pytest.raises(BubblehousePermanentError, match="expired at 2023-11-14 22:13:20 UTC"):
         connection.tokens.current()
@@ -165,7 +165,7 @@ def test_a_token_for_somebody_else_is_refused(subject):
         read(password=token(sub=subject))
 
 
-def test_minted_tokens_have_the_claims_the_api_asks_for_and_are_reused_until_shortly_before_they_end(monkeypatch):
+def test_minted_tokens_have_the_documented_claims_and_are_reused_until_shortly_before_they_expire(monkeypatch):
     now = [1_800_000_000.0]
     monkeypatch.setattr("time.time", lambda: now[0])
     masked = []
@@ -187,5 +187,5 @@ def test_minted_tokens_have_the_claims_the_api_asks_for_and_are_reused_until_sho
     assert masked == [SECRET, first, second]
 
 
-def test_no_secret_shows_in_the_connections_text():
+def test_the_repr_of_a_connection_shows_no_secret():
     assert "sentinel" not in repr(read(password="sentinel-token"))

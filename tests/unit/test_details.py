@@ -1,4 +1,4 @@
-"""Which customer a sensor waits for, and when one that was read back holds what is expected."""
+"""Which customer a sensor waits for, and when a customer has the expected values."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_anything_else_is_refused_without_repeating_it(given):
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_expected_values_are_brought_into_the_form_of_a_push():
+def test_expected_values_are_converted_to_the_form_of_a_push():
     given = {"total_spent": Decimal("2.50"), "signed_up_at": datetime(2026, 1, 1), "birthday": date(2000, 1, 2)}
     assert read_expected(given) == {
         "total_spent": "2.50",
@@ -72,7 +72,7 @@ def test_expected_values_are_brought_into_the_form_of_a_push():
 
 
 @pytest.mark.parametrize("given", [[SENTINEL], SENTINEL, {"optin": SENTINEL}, {"total_spent": 5}])
-def test_an_expectation_that_no_push_can_meet_is_refused_without_repeating_it(given):
+def test_an_invalid_expected_value_is_refused_without_repeating_it(given):
     with pytest.raises(BubblehousePermanentError) as caught:
         read_expected(given)
     assert SENTINEL not in str(caught.value)
@@ -97,7 +97,7 @@ def test_an_expectation_that_no_push_can_meet_is_refused_without_repeating_it(gi
         ("optin", True, True),
     ],
 )
-def test_two_spellings_of_one_value_are_the_same(field, expected, actual):
+def test_two_spellings_of_one_value_are_equal(field, expected, actual):
     assert why_not_yet({field: actual}, read_expected({field: expected})) is None
 
 
@@ -128,7 +128,7 @@ def test_a_field_whose_name_may_be_data_is_not_named():
     assert SENTINEL not in why_not_yet({}, read_expected({SENTINEL: "x"}))
 
 
-def test_only_no_such_customer_is_waited_for():
+def test_only_a_missing_customer_means_not_yet():
     missing = BubblehousePermanentError("x", status=404, error_id="no_customers_match_customer_identity")
     assert why_not_yet(missing, {}) == "does not exist yet"
     for status, error_id in ((404, None), (404, "empty_customer_identity"), (403, missing.error_id), (401, None)):

@@ -1,4 +1,4 @@
-"""The errors of the package are what Airflow needs where Airflow is, and need no Airflow elsewhere."""
+"""The errors of the core become Airflow's errors if Airflow is there, and do not need it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FACING_AIRFLOW = [
         (errors.BubblehouseTransientError, errors.BubblehouseTransientError),
     ],
 )
-def test_an_error_of_the_core_is_raised_as_the_class_that_airflow_knows(raised, seen):
+def test_an_error_of_the_core_is_raised_as_its_airflow_class(raised, seen):
     error = raised("The row is invalid.", status=400, error_id="bad", attempts=2, retry_after=1.5)
     assert type(error) is seen
     for same in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):
@@ -59,7 +59,7 @@ def test_permanent_errors_alone_stop_the_retries_of_airflow():
 
 
 @pytest.mark.parametrize("module", FACING_AIRFLOW)
-def test_every_module_that_faces_airflow_raises_the_classes_that_airflow_knows(module):
+def test_every_module_that_faces_airflow_raises_the_airflow_classes(module):
     code = f"""
 import airflow_provider_bubblehouse.{module}
 from airflow_provider_bubblehouse.errors import PermanentError

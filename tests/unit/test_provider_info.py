@@ -1,4 +1,4 @@
-"""Airflow accepts the provider's entry, and everything that it names is there."""
+"""Airflow accepts the provider's entry, and everything in it exists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def schema(name: str) -> dict:
     return json.loads(files("airflow").joinpath(name).read_text())
 
 
-def test_the_entry_keeps_airflows_own_schema():
+def test_the_entry_follows_the_schema_of_airflow():
     jsonschema.validate(INFO, schema("provider_info.schema.json"))
 
 
@@ -35,7 +35,7 @@ def form_schema() -> dict | None:
 
 
 @pytest.mark.skipif(form_schema() is None, reason="this Airflow makes the form from the hook's methods")
-def test_the_connection_form_keeps_the_stricter_schema_of_official_providers():
+def test_the_form_follows_the_stricter_schema_of_official_providers():
     jsonschema.validate(INFO["connection-types"], form_schema())
 
 

@@ -1,4 +1,4 @@
-"""The retry policy: what it decides, and that an Airflow without policies says so."""
+"""The retry policy: its decisions, and its error on an Airflow without retry policies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_before_airflow_3_3_it_names_the_version_that_it_needs():
 
 @needs_policies
 @pytest.mark.parametrize(("asked", "wait"), [(None, None), (0, 0), (7.5, 7.5), (1e9, 3600)])
-def test_a_transient_error_is_retried_after_what_the_answer_asks_for(asked, wait):
+def test_a_transient_error_is_retried_after_the_wait_in_the_answer(asked, wait):
     decision = decide(BubblehouseTransientError("It is down.", retry_after=asked))
     assert decision.action is RetryAction.RETRY
     assert decision.retry_delay == (None if wait is None else timedelta(seconds=wait))
@@ -43,7 +43,7 @@ def test_a_transient_error_is_retried_after_what_the_answer_asks_for(asked, wait
 
 @needs_policies
 @pytest.mark.parametrize("kind", [BubblehousePermanentError, BubblehouseRateLimitError])
-def test_a_permanent_error_is_not_retried_even_where_it_asks_to_wait(kind):
+def test_a_permanent_error_is_not_retried_even_with_retry_after(kind):
     wrapped = AirflowException("wrapped")
     wrapped.__cause__ = kind("Over the limit.", retry_after=1)
     decision = decide(wrapped)
@@ -52,5 +52,5 @@ def test_a_permanent_error_is_not_retried_even_where_it_asks_to_wait(kind):
 
 @needs_policies
 @pytest.mark.parametrize("exception", [KeyError("x"), AirflowException("404:Not Found"), ConnectionResetError()])
-def test_what_says_nothing_of_a_call_is_left_to_airflow(exception):
+def test_airflow_decides_about_other_errors(exception):
     assert decide(exception).action is RetryAction.DEFAULT
