@@ -20,8 +20,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.shapes import ROWS as SHAPE_ROWS, SHAPES, SHAPES_OF_BASE, rows_of
 from benchmarks import ledger
+from benchmarks.shapes import ROWS as SHAPE_ROWS, SHAPES, SHAPES_OF_BASE, rows_of
 from benchmarks.sink import running_sink
 
 if TYPE_CHECKING:
