@@ -217,7 +217,8 @@ def _header_error(file: _File, header: Sequence[str], fault: str) -> PermanentEr
     columns = file.columns or {name: (name,) for name in FIELD_NAMES}
     names = {name.casefold() for column, path in columns.items() for name in (column, ".".join(path))}
     known = names.intersection(column.strip().casefold() for column in header)
-    if len(known) < (1 if file.columns else 2):  # a row may have one cell such as "phone"
+    enough = 1 if file.columns or {"id", "email"} & known else 2  # a row may have a cell such as "phone"
+    if len(known) < enough:
         example = [*list(file.columns or ("id", "email"))[:2], "…"]
         return PermanentError(f"{fault} If the file has no header, set {option({'column_names': example})}.")
     return None

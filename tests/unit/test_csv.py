@@ -272,6 +272,7 @@ def test_a_missing_column_is_explained(header, column_map, said):
     with pytest.raises(BubblehousePermanentError) as caught:
         rows(source(f"{header}\n1,2,3\n".encode(), column_map))
     assert said in str(caught.value)
+    assert ("no header" in str(caught.value)) is (header == "Jane,phone")
     assert SECRET not in str(caught.value)
     assert "@" not in str(caught.value)
 
