@@ -217,7 +217,8 @@ def _header_error(file: _File, header: Sequence[str], fault: str) -> PermanentEr
     columns = file.columns or {name: (name,) for name in FIELD_NAMES}
     names = {name.casefold() for column, path in columns.items() for name in (column, ".".join(path))}
     known = names.intersection(column.strip().casefold() for column in header)
-    if len(known) < (1 if file.columns else 2):  # a row may have one cell such as "phone"
+    enough = 1 if file.columns or {"id", "email"} & known else 2  # a row may have a cell such as "phone"
+    if len(known) < enough:
         example = [*list(file.columns or ("id", "email"))[:2], "…"]
         return PermanentError(f"{fault} If the file has no header, set {option({'column_names': example})}.")
     return None
@@ -268,14 +269,18 @@ class Table:
             lines = block.decode()
         except UnicodeDecodeError:
             return None
-        if "\r" in lines:
+        has_returns = "\r" in lines
+        if has_returns:
             text = lines.replace("\r", delimiter).replace("\n", "\n" + delimiter)
         else:
             text = lines.replace("\n", f"{delimiter}\n{delimiter}")
         count, cells = text.count("\n"), text.split(delimiter)
         # All rows have as many cells if all line feeds, now cells of their own, are where that puts them.
         fits = len(cells) == count * (width + 1) + 1 and cells[width :: width + 1].count("\n") == count
-        fits = fits and lines.count("\r") == lines.count("\r\n")  # a carriage return alone ends a row, too
+        if (
+            has_returns
+        ):  # which have become delimiters; so each has to be before a line feed, and each line feed after one
+            fits = fits and count == lines.count("\r") == lines.count("\r\n")
         if not fits or not block.endswith(b"\n") or (width == 1 and "" in cells[:-1]):
             text = lines.replace("\r\n", "\n").replace("\r", "\n")
             return self.block_of_rows([line.split(delimiter) for line in text.split("\n") if line], text)

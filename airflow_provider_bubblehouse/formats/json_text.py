@@ -53,7 +53,9 @@ def decode_line(line: bytes) -> object:
         raise InvalidCustomerError(TOO_DEEP, record=text) from None
     except json.JSONDecodeError as error:
         byte = len(line) - len(line.lstrip()) + byte_of(text, error.pos)
-        raise InvalidCustomerError(f"the line is not JSON: {fault_of(error)}", record=text, byte=byte) from None
+        fault = fault_of(error)
+        advice = "; an object has to be on one line" if fault == CUT_OFF else ""
+        raise InvalidCustomerError(f"the line is not JSON: {fault}{advice}", record=text, byte=byte) from None
 
 
 def fault_of(error: json.JSONDecodeError) -> str:

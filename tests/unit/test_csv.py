@@ -117,6 +117,20 @@ def test_a_broken_row_is_named_by_the_line_of_the_file(content, options, line):
         rows(source(content, **options))
 
 
+@pytest.mark.parametrize(
+    ("content", "names", "invalid"),
+    [
+        (b"1,2,\r\n3\r4\r\n5,6,\r\n", ["id", "phone", "email"], [2, 3]),
+        (b"1,2\r\n3,4,\n5,6\r\n", ["id", "phone"], [2]),
+        (b"1,2\r\n3\r4\r\n5,6,\n", ["id", "phone"], [2, 3, 4]),
+        (b"1\r2,\n", ["id", "phone"], [1]),
+        (b"1,2\n3,4\r\n5,6\n", ["id", "phone"], []),
+    ],
+)
+def test_line_ends_of_several_kinds_end_the_rows_that_python_sees(content, names, invalid):
+    assert list(faults(source(content, column_names=names))) == invalid
+
+
 MAP = {"CustomerId": "id", "City": "extras.city"}
 
 
@@ -258,6 +272,7 @@ def test_a_missing_column_is_explained(header, column_map, said):
     with pytest.raises(BubblehousePermanentError) as caught:
         rows(source(f"{header}\n1,2,3\n".encode(), column_map))
     assert said in str(caught.value)
+    assert ("no header" in str(caught.value)) is (header == "Jane,phone")
     assert SECRET not in str(caught.value)
     assert "@" not in str(caught.value)
 

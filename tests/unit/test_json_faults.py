@@ -52,9 +52,9 @@ LINES = [
     *FAULTS,
     ('{"id":"1"} {"id":"2"}', "more text after the end of the value", 12),
     ('{"id":"Jane', "a text without a closing quote", 7),
-    ('{"id":"Jane"', EARLY, 13),
-    ('{"id":', EARLY, 7),
-    ("{", EARLY, 2),
+    ('{"id":"Jane"', f"{EARLY}; an object has to be on one line", 13),
+    ('{"id":', f"{EARLY}; an object has to be on one line", 7),
+    ("{", f"{EARLY}; an object has to be on one line", 2),
 ]
 CUT = [
     ('[{"id":"Jane', "a text without a closing quote", 8),
