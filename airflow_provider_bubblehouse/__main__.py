@@ -129,7 +129,7 @@ def _print_advice(console: Console, profile: Profile, *, timezone: str, is_csv: 
             console, f"{values} are {' or '.join(sorted(words))}, which is text. Set {null_values_option(words)}."
         )
     if profile.unknown_fields:
-        names = ", ".join(map(printable_name, profile.unknown_fields))
+        names = ", ".join(dict.fromkeys(map(printable_name, profile.unknown_fields)))
         _print_line(
             console,
             f"Customer2 has no known field {names}. A push sends it unchanged; to rename it, use --map.",

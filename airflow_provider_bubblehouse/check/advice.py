@@ -13,7 +13,7 @@ from airflow_provider_bubblehouse.customers.blocks import put
 from airflow_provider_bubblehouse.customers.converter import Converter
 from airflow_provider_bubblehouse.customers.fields import CALENDAR_FIELDS, LIST_FIELDS
 from airflow_provider_bubblehouse.customers.identity import NULL_WORDS
-from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
+from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, printable_name
 from airflow_provider_bubblehouse.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def advice_for(path: Path, profile: FieldProfile, *, timezone: str, has_null_val
     """
     field = ".".join(path)
     samples = [one for one in profile.samples if not (has_null_values and _is_null_word(one))][:_TRIED]
-    if not samples or any("." in name for name in path):
+    if not samples or any("." in name for name in path) or printable_name(field) != field:
         return None
     rows = [_row_with(path, sample) for sample in samples]
     tried = [(_share(field, how, rows, timezone), how) for how in _candidates(field, profile, samples)]

@@ -54,26 +54,26 @@ def convert_column(
         return cells
     if kinds == {str} and field.kind in (list, dict) and (decoded := _decoded(field, cells)) is not None:
         return decoded
-    name, some_empty = ".".join(path), absent or (str in kinds and (kinds != {str} or not all(cells)))
-    if some_empty:
-        return _convert_given(name, field, cells, faults)
-    return _convert_all(name, field, cells, range(len(cells)), faults)
+    name, blank_is_empty = ".".join(path), field.blank_is_empty
+    if absent or (str in kinds and (kinds != {str} or not all(cells))):
+        given = [not (cell is None or cell is UNSET or (type(cell) is str and not cell)) for cell in cells]
+        return _convert_given(name, field.rule, cells, given, faults, blank_is_empty=blank_is_empty)
+    return _convert_all(name, field.rule, cells, range(len(cells)), faults, blank_is_empty=blank_is_empty)
 
 
 def _apply_format(path: Path, how: Format, block: Block, faults: dict[int, InvalidCustomerError]) -> Sequence[Any]:
     """Return the values of a field as its rule expects them, UNSET in place of an invalid one."""
-    cells: Sequence[Any] = block.columns[path]
+    name, cells = ".".join(path), block.columns[path]
     if path in block.times:
         cells = list(map(_as_time, cells))
     if set(map(type, cells)) == {str} and all(map(str.strip, cells)):
-        return _format_all(path, how, cells, range(len(cells)), faults)
+        return _convert_all(name, how.convert, cells, range(len(cells)), faults)
     given = [not is_blank(cell) for cell in cells]
-    formatted = ["" if how.blank_is_empty and issubclass(type(cell), str) else cell for cell in cells]
-    places = list(compress(range(len(cells)), given))
-    values = _format_all(path, how, [cells[place] for place in places], places, faults)
-    for place, value in zip(places, values, strict=True):
-        formatted[place] = value
-    return formatted
+    if how.blank_is_empty:
+        cells = [
+            "" if issubclass(type(cell), str) and not one else cell for one, cell in zip(given, cells, strict=True)
+        ]
+    return _convert_given(name, how.convert, cells, given, faults)
 
 
 def _as_time(cell: Any) -> Any:
@@ -81,23 +81,6 @@ def _as_time(cell: Any) -> Any:
         with suppress(ValueError):
             return dt.datetime.fromisoformat(cell)
     return cell
-
-
-def _format_all(
-    path: Path, how: Format, cells: Sequence[Any], places: Sequence[int], faults: dict[int, InvalidCustomerError]
-) -> list[Any]:
-    formatted: list[Any] = []
-    add, results = formatted.append, map(_rule_for(how.convert, cells), cells)
-    while len(formatted) < len(cells):
-        try:
-            for value in results:
-                add(value)
-        except Exception as error:  # noqa: BLE001  an object may raise anything when it is inspected
-            name = getattr(error, "field", None) or ".".join(path)
-            reason = _reason(cells[len(formatted)], error)
-            faults.setdefault(places[len(formatted)], InvalidCustomerError(reason, name))
-            add(UNSET)
-    return formatted
 
 
 def _are_canonical_texts(field: Field, cells: Sequence[Any], *, clean: bool) -> bool:
@@ -126,13 +109,20 @@ def _decoded(field: Field, cells: Sequence[Any]) -> Sequence[Any] | None:
 
 
 def _convert_given(
-    name: str, field: Field, cells: Sequence[Any], faults: dict[int, InvalidCustomerError]
+    name: str,
+    convert: Callable[[Any], Any],
+    cells: Sequence[Any],
+    given: Sequence[bool],
+    faults: dict[int, InvalidCustomerError],
+    *,
+    blank_is_empty: bool = False,
 ) -> Sequence[Any]:
-    """Convert the values that are not null, empty or UNSET."""
-    given = [not (cell is None or cell is UNSET or (type(cell) is str and not cell)) for cell in cells]
+    """Convert some of the values; the others stay as they are."""
     places = list(compress(range(len(cells)), given))
     converted = list(cells)
-    values = _convert_all(name, field, [cells[place] for place in places], places, faults)
+    values = _convert_all(
+        name, convert, [cells[place] for place in places], places, faults, blank_is_empty=blank_is_empty
+    )
     for place, value in zip(places, values, strict=True):
         converted[place] = value
     return converted
@@ -140,23 +130,36 @@ def _convert_given(
 
 def _convert_all(
     name: str,
-    field: Field,
+    convert: Callable[[Any], Any],
     cells: Sequence[Any],
     places: Sequence[int],
     faults: dict[int, InvalidCustomerError],
+    *,
+    blank_is_empty: bool = False,
 ) -> list[Any]:
+    """
+    Convert values, and note what is wrong with them.
+
+    :param name: the field's name.
+    :param convert: converts a value.
+    :param cells: the values.
+    :param places: the row of each of them.
+    :param faults: gets what is wrong with a row, unless something else is.
+    :param blank_is_empty: whether a blank text that cannot be converted becomes an empty one.
+    """
     converted: list[Any] = []
-    add, results = converted.append, map(_rule_for(field.rule, cells), cells)
+    add, results = converted.append, map(_each_once(convert, cells), cells)
     while len(converted) < len(cells):
         try:
             for value in results:
                 add(value)
         except Exception as error:  # noqa: BLE001  an object may raise anything when it is inspected
             cell = cells[len(converted)]
-            if field.blank_is_empty and issubclass(type(cell), str) and not str.strip(cell):
+            if blank_is_empty and issubclass(type(cell), str) and not str.strip(cell):
                 add("")
             else:
-                faults.setdefault(places[len(converted)], InvalidCustomerError(_reason(cell, error), name))
+                within = error.field if isinstance(error, InvalidCustomerError) else None  # an object of the column
+                faults.setdefault(places[len(converted)], InvalidCustomerError(_reason(cell, error), within or name))
                 add(UNSET)
     return converted
 
@@ -173,7 +176,7 @@ class _KnownValues(dict[Any, Any]):
         return converted
 
 
-def _rule_for(rule: Callable[[Any], Any], cells: Sequence[Any]) -> Callable[[Any], Any]:
+def _each_once(rule: Callable[[Any], Any], cells: Sequence[Any]) -> Callable[[Any], Any]:
     # Of one type only: 1 equals True and 1.0, which a rule may treat differently.
     if set(map(type, cells)) in _REPEATED_TYPES and len(set(cells)) * _REPEATED <= len(cells):
         return _KnownValues(rule).__getitem__

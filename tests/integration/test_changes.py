@@ -24,7 +24,7 @@ EXAMPLE = ROOT / "dags_examples" / "push_changed_customers.py"
 
 def docs_dag(*, variable: bool) -> str:
     """Return the DAG of the docs, or what the docs make of it for an Airflow before 3.3."""
-    section = (ROOT / "docs" / "pushing.md").read_text().partition("### Only what has changed")[2]
+    section = (ROOT / "docs" / "databases.md").read_text().partition("## Push only changed rows")[2]
     dag, before_3_3 = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[:2]
     head, with_dag, rest = dag.partition("with DAG(")
     return head + before_3_3 * variable + with_dag + rest

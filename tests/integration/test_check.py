@@ -301,6 +301,15 @@ def test_no_name_is_shown_however_short_and_however_often(tmp_path, capsys, monk
     assert {word.strip("().") for word in re.split(r"[ ,]", shown)} & set(NAMES) <= allowed
 
 
+def test_a_name_of_a_column_that_may_be_a_value_is_not_shown(tmp_path, capsys):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": "1", "Ada Lovelace": "-", "tags": "vip"}\n' + '{"id": "2", "Ada Lovelace": NaN}\n' * 2)
+    assert main(["check", str(path)]) == 1
+    said = words_of("".join(capsys.readouterr()))
+    assert "Lovelace" not in said
+    assert "a field whose name is not a plain word" in said
+
+
 def test_shapes_that_look_like_markup_are_printed_as_they_are(check_csv):
     code, said = check_csv("id,first_name", ["1,[/bold]", "2,[red]"])
     assert code == 0

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
+from pages import ROOT, blocks_of
 from recipes import FILES, SENT
-from test_docs import DAG_IMPORTS, PRELUDE, ROOT, blocks_of
+from versions import DAG_IMPORTS
+
+from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
 RECIPES = [block for block in blocks_of(ROOT / "docs" / "recipes.md") if block.language == "python"]
 
@@ -32,10 +35,10 @@ def test_a_recipe_pushes_what_its_program_has_written(recipe, sandbox, airflow_d
     made = []
 
     def operator(**parameters):
-        made.append(PRELUDE["UpdateCustomersOperator"](**parameters))
+        made.append(UpdateCustomersOperator(**parameters))
 
     code = re.sub(r"^from airflow_provider_bubblehouse\.operators.*$", "", code, flags=re.MULTILINE)
-    exec(compile(code, str(recipe), "exec"), {**PRELUDE, "UpdateCustomersOperator": operator})
+    exec(compile(code, str(recipe), "exec"), {"UpdateCustomersOperator": operator})
     (task,) = made
     summary = task.execute({})
     assert summary["invalid"] == 0
