@@ -12,6 +12,6 @@ relaxed:
    not exist yet; otherwise another push has used the ledger, and the upload is discarded.
 4. A push deletes its own pending file, and those that it read at its start, only after its upload. It deletes no other.
    One of these may belong to a push that is still running: that one finds its number taken, and writes its pending file
-   again.
+   again. (If it is killed before it can, the ledger may claim: hence one task at a time.)
 5. An entry that is too old, from the future, or of a damaged file counts as absent.
 """
