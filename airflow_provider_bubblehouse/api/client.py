@@ -76,7 +76,7 @@ class Client:
         """
         Return the pool and the request target of a function.
 
-        :raises PermanentError: if there is none, which a retry cannot change.
+        :raises PermanentError: if the address, the proxies or the certificates are not usable.
         """
         try:
             return self._pool, self._target(function)

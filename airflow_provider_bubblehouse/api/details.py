@@ -147,7 +147,7 @@ def _comparable(name: str, value: Any) -> Any:
 
 def from_json(parameter: str, value: object) -> object:
     """
-    Decode JSON text, such as a rendered template; return any other value as it is.
+    Decode JSON text, such as a rendered template; return any other value unchanged.
 
     :param parameter: the parameter's name, for the error.
     :param value: the value.

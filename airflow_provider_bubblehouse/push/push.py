@@ -205,7 +205,8 @@ class Push:
         summary.resumed_at = summary.state.completed
         summary.accepted_before, summary.unchanged_before = summary.state.accepted, summary.state.unchanged
         if resumed.lanes is not None:
-            log.info("Earlier tries have completed %d rows; the push continues after them.", summary.resumed_at)
+            completed = plural(summary.resumed_at, "row")
+            log.info("Earlier tries have completed %s; the push continues after them.", completed)
 
     def _write_earlier_rejections(self, rejection: Rejection) -> None:
         """Write the rejected rows that an earlier try could not write, because it was interrupted."""

@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_bubblehouse.plural import plural
 from airflow_provider_bubblehouse.push.progress import State
 
 if TYPE_CHECKING:
@@ -133,18 +134,19 @@ class Report:
         self._count(f"bubblehouse.customers.{'accepted' if error is None else 'rejected'}", batch.rows)
         if error is not None:
             first, last = (name_rows([self.places.of(batch.numbers[end])]) for end in (0, -1))
-            log.error("%s The batch has %d rows, from %s to %s.", error, batch.rows, first, last)
+            which = first if batch.rows == 1 else f"{first} to {last}"
+            log.error("%s The batch has %s: %s.", error, plural(batch.rows, "row"), which)
 
     def log_progress(self, share_read: float | None) -> None:
         """Log how far the push has come; ``share_read`` is the share of the source that is read, None if not known."""
         summary = self.summary
         log.info(
-            "Progress: %d rows read, %d completed, %d batches, %.0f rows/s, %d retries%s.",
-            summary.read,
-            summary.state.completed,
-            summary.batches,
-            summary.rows_per_second,
-            summary.retries,
+            "Progress: %s read, %s completed, %s, %s rows/s, %s%s.",
+            plural(summary.read, "row"),
+            f"{summary.state.completed:,}",
+            plural(summary.batches, "batch", "batches"),
+            f"{summary.rows_per_second:,.0f}",
+            plural(summary.retries, "retry", "retries"),
             "" if share_read is None else f", {share_read:.0%} of the source read",
         )
 
@@ -226,7 +228,7 @@ class _Fault:
 
     def __str__(self) -> str:
         further = self.count - len(self.first_rows)
-        return name_rows(self.first_rows) + (f" and {further} more" if further else "")
+        return name_rows(self.first_rows) + (f" and {plural(further, 'more row')}" if further else "")
 
 
 def name_rows(rows: Iterable[tuple[str, int | str]]) -> str:

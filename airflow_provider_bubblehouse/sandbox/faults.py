@@ -1,5 +1,5 @@
 """
-Faults are answers that you order in place of the normal one.
+Faults: answers that you order instead of the normal one.
 
 A fault is ``ANSWER[,MODIFIER...]``. The answer is one of
 
@@ -55,14 +55,14 @@ _STATUS = re.compile(r"(?P<status>[45]\d\d)(?::(?P<error_id>[\w.-]+))?", re.ASCI
 
 
 class Reset(Response):
-    """Resets the connection in place of an answer."""
+    """Resets the connection instead of answering."""
 
     label = "reset"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         transport = transport_of(send)
         connection: socket.socket = transport.get_extra_info("socket")
-        # Closing a socket without lingering sends RST in place of FIN.
+        # Closing a socket without lingering sends RST instead of FIN.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
         await disconnected(receive)
@@ -85,7 +85,7 @@ class Fault:
     The answer that was ordered for a call.
 
     :param spelling: how it was written.
-    :param response: the answer; None for the normal one. An attribute ``label`` is recorded in place of its status.
+    :param response: the answer; None for the normal one. An attribute ``label`` is recorded instead of its status.
     :param processed: whether the call is carried out before it is answered.
     :param delay: seconds to wait before the answer.
     :param function: the only function that the fault applies to; None for any.
@@ -132,7 +132,7 @@ def _read_answer(answer: str, spelling: str) -> dict[str, Any]:
     match = _STATUS.fullmatch(answer)
     if match is None:
         raise ValueError(
-            f"There is no fault {spelling!r}; write ok, reset, or a 4xx or 5xx status such as 503 or "
+            f"{spelling!r} is not a fault; write ok, reset, or a 4xx or 5xx status such as 503 or "
             "429:rate_limit_exceeded."
         )
     status, error_id = int(match["status"]), match["error_id"]
@@ -149,7 +149,9 @@ def _error_response(status: int, error_id: str | None) -> Response:
 
 def _set_retry_after(response: Response | None, value: str, spelling: str) -> None:
     if response is None or not (value and value.isascii() and value.isprintable()):
-        raise ValueError(f"retry_after is seconds or an HTTP date, after a status: {spelling!r} is no such fault.")
+        raise ValueError(
+            f"{spelling!r} is not a fault: retry_after must be seconds or an HTTP date, and follow a status."
+        )
     response.headers["Retry-After"] = value
 
 
@@ -159,7 +161,7 @@ def _seconds(text: str, spelling: str) -> float:
     except ValueError:
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds >= 0):
-        raise ValueError(f"delay is a number of seconds: {spelling!r} is no such fault.")
+        raise ValueError(f"{spelling!r} is not a fault: delay must be a number of seconds.")
     return seconds
 
 

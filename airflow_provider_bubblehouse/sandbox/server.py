@@ -116,7 +116,7 @@ class Sandbox:
 
     def rates(self, rates: Mapping[str, float], *, seed: int | None = None) -> None:
         """
-        Order random faults in place of those ordered before.
+        Order random faults; they replace those ordered before.
 
         :param rates: the probability of each fault, for calls that the script does not cover.
         :param seed: makes them repeatable.

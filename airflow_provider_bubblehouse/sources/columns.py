@@ -13,6 +13,7 @@ from airflow_provider_bubblehouse.customers.field_formats import read_formats
 from airflow_provider_bubblehouse.customers.fields import FIELD_NAMES
 from airflow_provider_bubblehouse.customers.times import Calendar
 from airflow_provider_bubblehouse.errors import PermanentError
+from airflow_provider_bubblehouse.plural import plural
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -121,7 +122,8 @@ def _list_of(header: Sequence[str]) -> str:
         return "Values seem to be among its names of columns; are its line ends lost?"
     shown = [column for column in header if _PLAIN_WORDS.fullmatch(column)][:_COLUMNS_SHOWN]
     others = len(header) - len(shown)
-    return f"It has: {', '.join(shown)}{f' and {others} more' if others else ''}."
+    more = f" and {plural(others, 'more column')}" if others else ""
+    return f"It has: {', '.join(shown)}{more}."
 
 
 def _is_there(column: str, header: Sequence[str], objects: Collection[str] | None) -> bool:

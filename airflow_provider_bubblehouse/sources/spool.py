@@ -24,6 +24,7 @@ from airflow_provider_bubblehouse.customers.encoded import Encoded
 from airflow_provider_bubblehouse.customers.identity import identities_of
 from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 from airflow_provider_bubblehouse.formats.blocks import BLOCK_BYTES
+from airflow_provider_bubblehouse.plural import plural
 from airflow_provider_bubblehouse.push.rejected import in_json
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class SpooledSource:
         except BaseException:
             self.close()
             raise
-        log.info("Read %d rows of %s into a temporary file of %.1f MiB.", count, name, self._size / 2**20)
+        rows, size = plural(count, "row"), self._size / 2**20
+        log.info("Read %s of %s into a temporary file of %.1f MiB.", rows, name, size)
 
     def _write(self, blocks: Iterable[Block], converter: Converter) -> int:
         count, logged_at = 0, time.monotonic()
@@ -75,7 +77,7 @@ class SpooledSource:
             count += len(lines)
             if time.monotonic() - logged_at >= _LOG_EVERY:
                 logged_at = time.monotonic()
-                log.info("Progress: %d rows of %s read, none sent.", count, self._name)
+                log.info("Progress: %s of %s read, none sent.", plural(count, "row"), self._name)
         return count
 
     def chunks(self) -> Iterator[SpooledRows]:

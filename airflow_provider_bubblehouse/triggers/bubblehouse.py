@@ -61,7 +61,7 @@ def event_of(error: Exception) -> dict[str, Any]:
     if not isinstance(error, BubblehouseError):
         # Airflow's own text names a connection at most; other errors may quote a value.
         said = f": {error}" if isinstance(error, AirflowException) else ""
-        error = BubblehouseTransientError(f"The trigger ended with {type(error).__name__}{said}.")
+        error = BubblehouseTransientError(f"The trigger failed with {type(error).__name__}{said}.")
     return {
         "status": "error",
         "error": type(error).__name__,
@@ -85,7 +85,7 @@ def error_of(event: Mapping[str, Any] | None) -> BubblehouseError | None:
         return None
     if not isinstance(event, dict) or status != "error":
         return BubblehouseTransientError(
-            "The trigger ended without saying how; are triggerer and worker of the same version of this package?"
+            "The trigger sent no result; install the same version of this package in the triggerer and in the workers."
         )
     kind = _CLASSES.get(
         event.get("error", ""), BubblehousePermanentError if event.get("permanent") else BubblehouseTransientError

@@ -508,9 +508,9 @@ def test_the_script_comes_before_the_rates(sandbox, call):
 )
 def test_a_misspelled_fault_is_refused_and_nothing_is_ordered(spelling):
     with package.Sandbox() as sandbox:
-        with pytest.raises(ValueError, match=r"no fault|no such fault"):
+        with pytest.raises(ValueError, match="is not a fault"):
             sandbox.script("503", spelling)
-        with pytest.raises(ValueError, match=r"no fault|no such fault"):
+        with pytest.raises(ValueError, match="is not a fault"):
             sandbox.rates({spelling: 1.0})
         assert requests.post(f"{sandbox.url}/api/v20230601/demo-shop/Status2", timeout=10).status_code == 200
 

@@ -192,7 +192,7 @@ def test_the_deferral_ends_when_the_sensor_has_to(sandbox):
 
 @pytest.mark.parametrize("event", [None, {}, [], "success", {"status": None}, {"status": "done"}, {"state": "success"}])
 def test_an_event_without_success_is_an_error(event):
-    with pytest.raises(BubblehouseTransientError, match="without saying how"):
+    with pytest.raises(BubblehouseTransientError, match="sent no result"):
         status_sensor(deferrable=True).execute_complete({}, event)
 
 

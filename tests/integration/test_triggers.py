@@ -247,7 +247,7 @@ def test_an_unexpected_error_is_in_the_event_by_its_name_only(sandbox, monkeypat
     monkeypatch.setattr(triggers, "shop_connection", fail)
     error = error_of(asyncio.run(event_of(status_trigger())))
     assert type(error) is BubblehouseTransientError
-    assert str(error) == "The trigger ended with ValueError."
+    assert str(error) == "The trigger failed with ValueError."
 
 
 def test_wait_when_unavailable_waits_during_an_outage(sandbox):

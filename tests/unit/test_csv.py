@@ -256,7 +256,7 @@ def test_a_column_whose_name_is_not_utf8_says_which_encoding_would_do():
         (
             "CustomerId,First Name,Größe,#",
             {"CustomerId": "id", "City": "x"},
-            "CustomerId, First Name, Größe and 1 more",
+            "CustomerId, First Name, Größe and 1 more column",
         ),
         (
             "CustomerId,City1,j@example.com,Jane2",
