@@ -7,7 +7,7 @@ import re
 import pytest
 from pages import ROOT, blocks_of
 from recipes import FILES, SENT
-from versions import DAG_IMPORTS
+from versions import importable
 
 from airflow_provider_bubblehouse.operators.customers import UpdateCustomersOperator
 
@@ -29,14 +29,12 @@ def test_a_recipe_pushes_what_its_program_has_written(recipe, sandbox, airflow_d
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-    code = recipe.text.replace('"/data/', f'"{tmp_path}/')
-    for name, here in DAG_IMPORTS.items():
-        code = code.replace(name, here)
     made = []
 
     def operator(**parameters):
         made.append(UpdateCustomersOperator(**parameters))
 
+    code = importable(recipe.text).replace('"/data/', f'"{tmp_path}/')
     code = re.sub(r"^from airflow_provider_bubblehouse\.operators.*$", "", code, flags=re.MULTILINE)
     exec(compile(code, str(recipe), "exec"), {"UpdateCustomersOperator": operator})
     (task,) = made
