@@ -119,12 +119,15 @@ async def call_in_thread(function: Callable[_P, _R], *args: _P.args, **kwargs: _
 
 
 def _find(name: str) -> Any:
+    cause: Exception | None = None
     for module in _PLACES[name]:
         try:
             return getattr(import_module(module), name)
-        except (ImportError, AttributeError):
-            continue
-    raise ImportError(f"No {name} in any of {', '.join(_PLACES[name])}; update apache-airflow-providers-common-compat.")
+        except (ImportError, AttributeError) as error:
+            cause = cause or error
+    raise ImportError(
+        f"No {name} in any of {', '.join(_PLACES[name])}; update apache-airflow-providers-common-compat."
+    ) from cause
 
 
 if not TYPE_CHECKING:  # otherwise a type checker would accept any name

@@ -81,8 +81,9 @@ def test_the_package_imports_airflow_through_the_bridge_only():
 
 def test_the_error_of_a_missing_name_says_what_to_update(monkeypatch):
     monkeypatch.setitem(airflow_compat._PLACES, "Stats", ("airflow.no_such_module", "airflow.exceptions"))
-    with pytest.raises(ImportError, match="update apache-airflow-providers-common-compat"):
+    with pytest.raises(ImportError, match="update apache-airflow-providers-common-compat") as caught:
         airflow_compat._find("Stats")
+    assert "no_such_module" in str(caught.value.__cause__), "a module that fails to be imported says why"
 
 
 def test_a_name_that_the_bridge_does_not_know_is_an_attribute_error():
