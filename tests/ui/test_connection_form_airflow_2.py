@@ -122,7 +122,7 @@ def test_the_test_button_takes_extras_as_text_and_says_what_to_do(form, sandbox)
     form.fill(extra("key_id"), "another-key")
     assert "put a current Shop token (password)" in press_test(form)
     form.fill(extra("timeout"), "0")
-    assert "timeout of the Airflow connection must be a number above 0" in press_test(form)
+    assert "Timeout (timeout) of the Airflow connection must be a number above 0" in press_test(form)
 
 
 def test_what_is_saved_has_its_types_and_the_secret_does_not_come_back(form, webserver, sandbox):
