@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
-
-Status = int | Literal["reset", "gone"] | str
+from typing import Any
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,7 +39,7 @@ class Call:
     authorized: bool
     fault: str | None = None
     arrived_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    status: Status | None = None
+    status: int | str | None = None
     error: str = ""
     rows: int = 0
     customers: list[Any] = field(default_factory=list)
