@@ -78,7 +78,7 @@ def measure(
             sleeping = asyncio.run(_lags(sleep, triggers, poke_interval, seconds))
             waiting = asyncio.run(_lags(wait, triggers, poke_interval, seconds))
         finally:
-            server.stdin.close()  # tells it to stop, and that it is to say how many calls came
+            server.stdin.close()  # stops it, and makes it print how many calls arrived
         calls = int(server.stdout.readline())
     return {
         "triggers": triggers,
@@ -113,7 +113,7 @@ async def _lags(work: Callable[[], Awaitable[None]], count: int, begin: float, s
 
 
 class _Server(asyncio.Protocol):
-    """Answers every request alike, each of which comes in one piece."""
+    """Gives every request the same answer; each request arrives in one piece."""
 
     calls = 0
 

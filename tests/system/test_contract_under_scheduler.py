@@ -1,4 +1,4 @@
-"""A sample of the contract under a real scheduler and triggerer: states, tries, calls, and who is told."""
+"""A sample of the retry contract under a real scheduler and triggerer: states, tries, calls and callbacks."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def start(deployment, request, tmp_path):
 
 @pytest.fixture
 def told(deployment, tmp_path):
-    """Return what waits until somebody was told of a task's failures, and returns of which."""
+    """Return a function that waits for the callbacks of a task, and returns the failures that they received."""
 
     def lines(count: int, task_id: str = "task") -> list[str]:
         file = tmp_path / f"told_of_{task_id}"
@@ -102,9 +102,7 @@ def raised(deployment, run, task_id: str = "task") -> list[str]:
         ("reset", "success", 2, "transient None"),
     ],
 )
-def test_a_push_is_retried_after_what_a_retry_can_help_only(
-    deployment, sandbox, start, told, fault, state, tries, failure
-):
+def test_a_push_is_retried_only_after_a_transient_error(deployment, sandbox, start, told, fault, state, tries, failure):
     sandbox.script(fault)
     run = start(PUSH)
     assert ended(deployment, run) == (state, tries)
@@ -130,14 +128,14 @@ def test_a_token_that_is_not_accepted_in_the_triggerer_fails_without_a_retry(dep
     assert raised(deployment, run) == ["BubblehousePermanentError"]
 
 
-def test_an_outage_is_waited_out_in_the_triggerer_within_one_try(deployment, sandbox, start):
+def test_a_sensor_waits_during_an_outage_in_the_triggerer_within_one_try(deployment, sandbox, start):
     sandbox.script("503", "503")
     run = start(ASK)
     assert ended(deployment, run) == ("success", 1)
     assert len(sandbox.calls) == 3
 
 
-def test_rescheduled_sensors_wait_retry_and_fail_as_all_others_do(deployment, sandbox, start, told):
+def test_rescheduled_sensors_wait_retry_and_fail_like_all_others(deployment, sandbox, start, told):
     for fault in ("ok", "503"):  # nobody yet, an outage, and then the customer
         sandbox.script(f"{fault},for=CustomerDetails1")
     for fault in ("503", "401:invalid_token"):
@@ -156,7 +154,7 @@ def test_rescheduled_sensors_wait_retry_and_fail_as_all_others_do(deployment, sa
     assert raised(deployment, run, "ask") == ["BubblehousePermanentError"]
 
 
-def test_the_retry_policy_waits_as_long_as_an_outage_asks_for_and_retries_no_refusal(deployment, sandbox, start, told):
+def test_the_retry_policy_waits_for_retry_after_and_does_not_retry_a_4xx(deployment, sandbox, start, told):
     again = {"push": "UpdateCustomers3", "post": "CustomerDetails1"}  # the latter knows nothing of this package
     for function in again.values():
         sandbox.script(f"503,retry_after=3,for={function}", f'json={{"ok": true}},for={function}')
