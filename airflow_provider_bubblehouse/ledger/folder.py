@@ -148,17 +148,20 @@ def _create_local_file(path: Path, target: str) -> None:
 
 
 def _create_object(filesystem: Any, path: Path, target: str) -> None:
-    """Upload an object that does not exist yet; a store without exclusive creation is asked before."""
+    """Upload an object that does not exist yet, exclusively if the store can."""
+    # A store that cannot is asked before. So is one that can: it would refuse a large ledger only after the upload.
+    if _exists(filesystem, target):
+        raise FileExistsError
     put = getattr(filesystem, "_put_file", filesystem.put_file)
-    if "mode" not in inspect.signature(put).parameters:
-        if filesystem.exists(target):
-            raise FileExistsError
-        filesystem.put_file(str(path), target)
-        return
+    exclusive = {"mode": "create"} if "mode" in inspect.signature(put).parameters else {}
     try:
-        filesystem.put_file(str(path), target, mode="create")
+        filesystem.put_file(str(path), target, **exclusive)
     except Exception:
-        filesystem.invalidate_cache()
-        if filesystem.exists(target):  # each store has its own error for this
+        if exclusive and _exists(filesystem, target):  # each store has its own error for this
             raise FileExistsError from None
         raise
+
+
+def _exists(filesystem: Any, path: str) -> bool:
+    filesystem.invalidate_cache()  # a remembered listing would hide what another push has written
+    return bool(filesystem.exists(path))

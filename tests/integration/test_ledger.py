@@ -20,7 +20,7 @@ from airflow_provider_bubblehouse.exceptions import (
 )
 from airflow_provider_bubblehouse.ledger.changes import Changes
 from airflow_provider_bubblehouse.ledger.entries import FORMAT, Entries, hashes_of, is_whole
-from airflow_provider_bubblehouse.ledger.folder import LedgerFolder
+from airflow_provider_bubblehouse.ledger.folder import LedgerFolder, LedgerTakenError
 from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
 from airflow_provider_bubblehouse.push.rejected import RejectedRows
 
@@ -317,6 +317,45 @@ def test_of_two_pushes_at_once_the_later_one_fails_and_can_be_retried(sandbox, a
     push(folder, customers=[{"id": "1", "first_name": "slow"}, *people(10)[1:]])
     assert {c["id"]: c for c in sandbox.customers()}["1"]["first_name"] == "slow"
     assert folder.pending() == []
+
+
+@pytest.mark.parametrize("exclusive", [True, False], ids=["exclusive creation", "no exclusive creation"])
+def test_a_store_that_remembers_its_listings_sees_a_ledger_that_another_push_has_stored(tmp_path, exclusive):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Remembering(MemoryFileSystem):
+        """Answers from the last listing, as object stores do, until it has to list again."""
+
+        listed: dict[str, list] = {}  # noqa: RUF012
+
+        def ls(self, path, detail=True, **kwargs):
+            if path not in self.listed:
+                self.listed[path] = super().ls(path, detail=True, **kwargs)
+            return self.listed[path]
+
+        def exists(self, path, **kwargs):
+            parent = path.rpartition("/")[0]
+            names = [entry["name"] for entry in self.listed.get(parent, ())]
+            return path in names if parent in self.listed else super().exists(path, **kwargs)
+
+        def invalidate_cache(self, path=None):
+            self.listed.clear()
+
+        def put_file(self, lpath, rpath, **kwargs):
+            super().put_file(lpath, rpath)
+
+    if exclusive:
+        Remembering.put_file = lambda self, lpath, rpath, mode="overwrite": MemoryFileSystem.put_file(
+            self, lpath, rpath, mode=mode
+        )
+    folder, other = LedgerFolder(Remembering(), f"{tmp_path}/a"), LedgerFolder(MemoryFileSystem(), f"{tmp_path}/a")
+    (tmp_path / "file").write_bytes(b"one")
+    other.upload(1, tmp_path / "file")
+    assert folder.numbers() == [1]
+    other.upload(2, tmp_path / "file")
+    with pytest.raises(LedgerTakenError):
+        folder.upload(2, tmp_path / "file")
+    folder.upload(3, tmp_path / "file")
 
 
 def test_a_ledger_that_cannot_be_stored_is_a_warning_and_its_customers_are_sent_again(sandbox, any_folder, caplog):
