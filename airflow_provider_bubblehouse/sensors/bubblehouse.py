@@ -16,9 +16,11 @@ from airflow_provider_bubblehouse.airflow_compat import (
 )
 from airflow_provider_bubblehouse.api.details import read_expected, read_identities, why_not_yet
 from airflow_provider_bubblehouse.exceptions import (
+    BubblehouseError,
     BubblehousePermanentError,
     BubblehouseTransientError,
     add_no_retries_hint,
+    shorten_tracebacks,
 )
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.operators.parameters import check_choice, check_flag, check_template_field
@@ -76,12 +78,14 @@ class _BubblehouseSensor(BaseSensorOperator):
         try:
             with hook.get_conn():
                 return self._is_done(hook)
-        except BubblehouseTransientError as error:
-            if self._waits_when_unavailable():
-                self.log.info("%s Waiting.", error)
-                return False
-            add_no_retries_hint(error, context)
-            raise
+        except BubblehouseError as error:
+            if isinstance(error, BubblehouseTransientError):
+                if self._waits_when_unavailable():
+                    self.log.info("%s Waiting.", error)
+                    return False
+                add_no_retries_hint(error, context)
+            shorten_tracebacks(error)
+            raise error  # noqa: TRY201  a bare raise would leave out this frame, too
 
     def execute(self, context: Context) -> None:
         """Wait; with ``deferrable`` after one check in the worker, which is often enough."""

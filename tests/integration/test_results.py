@@ -21,6 +21,7 @@ from airflow_provider_bubblehouse.exceptions import (
 )
 from airflow_provider_bubblehouse.hooks.bubblehouse import BubblehouseHook
 from airflow_provider_bubblehouse.operators.customers import DeleteCustomersOperator, UpdateCustomersOperator
+from airflow_provider_bubblehouse.sensors.bubblehouse import BubblehouseStatusSensor
 
 NUMBER = itertools.count()
 
@@ -178,6 +179,19 @@ def test_the_traceback_of_a_failed_task_shows_only_execute_of_this_package(sandb
     for library in ("/urllib3/", "/requests/", "/tenacity/", "/http/client.py"):
         assert library not in text
     assert ("ProtocolError" in text) is (fault == "reset")
+
+
+@pytest.mark.parametrize("formatted", [as_text, as_json])
+@pytest.mark.parametrize("fault", ["401:invalid_token", "503", "reset"])
+def test_the_traceback_of_a_failed_sensor_shows_only_execute_and_poke(sandbox, formatted, fault):
+    sandbox.script(fault)
+    with pytest.raises(Exception, match="Bubblehouse") as caught:
+        BubblehouseStatusSensor(task_id="wait", timeout=1).execute({})
+    text = formatted(caught.value)
+    assert text.count("/airflow_provider_bubblehouse/") == 2
+    assert "in execute" in text
+    assert "in poke" in text
+    assert "/urllib3/" not in text
 
 
 def test_the_frames_are_logged_at_the_level_of_debugging(sandbox, caplog):
