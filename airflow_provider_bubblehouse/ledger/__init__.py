@@ -10,8 +10,9 @@ relaxed:
 2. An entry is written when its batch is accepted and no later row of that customer has been read.
 3. Ledger files are immutable and numbered. A push uploads its own under the next number, and only if that number does
    not exist yet; otherwise another push has used the ledger, and the upload is discarded.
-4. A push deletes its own pending file, and those that it read at its start, only after its upload. It deletes no other.
-   One of these may belong to a push that is still running: that one finds its number taken, and writes its pending file
-   again. (If it is killed before it can, the ledger may claim: hence one task at a time.)
+4. Only after its upload, a push deletes its own pending file, and of those that it read at its start the ones whose
+   push has ended: an earlier try of the same run, or a push that started with another ledger. One that started with the
+   same ledger may still be running, and be killed at any time; its file stays until a later push reads it.
+   A push that finds its number taken and its pending file deleted writes the file again.
 5. An entry that is too old, from the future, or of a damaged file counts as absent.
 """

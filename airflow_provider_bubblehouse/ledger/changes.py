@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from array import array
 from contextlib import ExitStack
+from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
@@ -39,10 +40,12 @@ class Changes:
     :param days: how many days an entry is trusted at most.
     :param today: the day of the push, as a number.
     :param deletes: whether the push deletes customers: then all rows are sent, and their entries are removed.
+    :param run: identifies the run of the task, of which only the last try can still be running.
     """
 
-    def __init__(self, folder: LedgerFolder, *, days: int, today: int, deletes: bool) -> None:
+    def __init__(self, folder: LedgerFolder, *, days: int, today: int, deletes: bool, run: str) -> None:
         self._folder = folder
+        self._run = blake2b(run.encode(), digest_size=8).hexdigest()
         self._days = days
         self._today = today
         self._deletes = deletes
@@ -107,7 +110,7 @@ class Changes:
         self._look_up()
         self._pending.flush()
         if self._pending.tell():
-            self._own_pending = self._folder.upload_pending(self._home / "pending")
+            self._own_pending = self._folder.upload_pending(self._home / "pending", label=self._label)
 
     def changed_places(self, numbers: Sequence[int]) -> list[int]:
         """Return the places in ``numbers`` of the rows to send, in the second pass."""
@@ -157,7 +160,8 @@ class Changes:
         try:
             self._entries.export(self._home / "exported")
             self._folder.upload(self._number + 1, self._home / "exported")
-            self._folder.delete_pending([*self._read_pending, *filter(None, [self._own_pending])])
+            pending = [*self._read_pending, *filter(None, [self._own_pending])]
+            self._folder.delete_pending(filter(self._is_over, pending))
             self._folder.delete_old()
         except LedgerTakenError:
             self._is_discarded = True
@@ -169,10 +173,25 @@ class Changes:
         except (BubblehouseError, OSError, sqlite3.Error) as error:
             log.warning("The ledger cannot be stored, so the next push sends more customers: %s", error)
 
+    @property
+    def _label(self) -> str:
+        """The ledger that the push started with, and its run."""
+        return f"{self._number:08}-{self._run}"
+
+    def _is_over(self, pending: str) -> bool:
+        """
+        Return whether the push of a pending file has ended.
+
+        A push of another run that started with the same ledger may still be running. If it is killed after this one
+        has stored its ledger, nothing but its pending file says that its customers may have other values.
+        """
+        number, _, run = pending.rpartition("-")[0].partition("-")
+        return run == self._run or number != f"{self._number:08}"
+
     def _restore_pending(self) -> None:
         """Withdraw the trust again, if the other push has read this one's pending file, and deleted it at its end."""
         if self._own_pending is not None and self._own_pending not in self._folder.pending():
-            self._own_pending = self._folder.upload_pending(self._home / "pending")
+            self._own_pending = self._folder.upload_pending(self._home / "pending", label=self._label)
 
     def _open(self) -> tuple[int, Entries]:
         """Download the newest ledger, and withdraw the trust in all customers of pending files."""

@@ -75,9 +75,9 @@ class LedgerFolder:
         """
         self._create(path, f"{self._folder}/{_name(number)}")
 
-    def upload_pending(self, path: Path) -> str:
-        """Copy a local file to a new pending file, and return its name."""
-        name = uuid4().hex
+    def upload_pending(self, path: Path, *, label: str) -> str:
+        """Copy a local file to a new pending file whose name begins with a label, and return its name."""
+        name = f"{label}-{uuid4().hex}"
         self._create(path, f"{self._pending}/{name}")
         return name
 

@@ -414,6 +414,7 @@ class _CustomersOperator(_SourceOperator):
             days=self.ledger_days,
             today=datetime.now(UTC).toordinal(),
             deletes=self.deletes,
+            run="/".join((ti.dag_id, ti.run_id, ti.task_id)) if ti is not None else "",
         )
 
     @abstractmethod

@@ -7,6 +7,7 @@ import json
 import random
 import sqlite3
 from contextlib import closing, suppress
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,11 +38,13 @@ def local(folder: Path) -> LedgerFolder:
     return LedgerFolder(LocalFileSystem(), str(folder))
 
 
-def prepared(folder: LedgerFolder, *, store=None, today: int = TODAY, kind=UpdateCustomersOperator, **options):
+def prepared(
+    folder: LedgerFolder, *, store=None, today: int = TODAY, run: str = "run", kind=UpdateCustomersOperator, **options
+):
     """Return a push with a ledger on a day, as the operator makes it of its ledger_path."""
     operator = kind(task_id="push", batch_size=options.pop("batch_size", 10), **options)
     push = operator._prepare({} if store is None else {"task_state_store": store})
-    push.changes = push._loop._changes = Changes(folder, days=DAYS, today=today, deletes=kind.deletes)
+    push.changes = push._loop._changes = Changes(folder, days=DAYS, today=today, deletes=kind.deletes, run=run)
     return push
 
 
@@ -246,7 +249,7 @@ def test_trust_is_withdrawn_before_the_first_call(sandbox, folder, tmp_path, no_
     running = prepared(folder, customers=changed, max_attempts=1)
     seen = []
     upload_pending = folder.upload_pending
-    folder.upload_pending = lambda path: seen.append(len(sandbox.calls)) or upload_pending(path)
+    folder.upload_pending = lambda *args, **kwargs: seen.append(len(sandbox.calls)) or upload_pending(*args, **kwargs)
     running.run()
     assert seen == [3]
 
@@ -270,22 +273,40 @@ def test_after_a_push_that_ended_halfway_its_customers_are_sent_again(sandbox, f
     assert folder.pending() == []
 
 
-def test_a_push_deletes_its_own_pending_file_and_those_it_has_read_and_no_other(sandbox, any_folder, tmp_path):
+def label_of(number: int, run: str) -> str:
+    return f"{number:08}-{blake2b(run.encode(), digest_size=8).hexdigest()}"
+
+
+def test_a_push_deletes_the_pending_files_of_pushes_that_have_ended_and_no_other(sandbox, any_folder, tmp_path):
     folder = any_folder
     push(folder, customers=people(3))
     (tmp_path / "keys").write_bytes(b"")
-    read = folder.upload_pending(tmp_path / "keys")
-    running = prepared(folder, customers=people(5))
+    ended = [label_of(0, "another run"), label_of(1, "this run"), label_of(7, "before the ledgers were deleted")]
+    for label in ended:
+        folder.upload_pending(tmp_path / "keys", label=label)
+    may_be_running = folder.upload_pending(tmp_path / "keys", label=label_of(1, "another run"))
+    running = prepared(folder, run="this run", customers=people(5))
     begin, begun_meanwhile = running.changes.begin, []
 
     def another_push_begins_too():
         begin()
-        begun_meanwhile.append(folder.upload_pending(tmp_path / "keys"))
+        begun_meanwhile.append(folder.upload_pending(tmp_path / "keys", label=label_of(0, "begun meanwhile")))
 
     running.changes.begin = another_push_begins_too
     running.run()
-    assert read not in folder.pending()
-    assert folder.pending() == begun_meanwhile
+    assert folder.pending() == sorted([may_be_running, *begun_meanwhile])
+
+
+def test_a_push_that_is_killed_after_another_one_has_stored_its_ledger_leaves_no_claim(sandbox, any_folder):
+    folder = any_folder
+    push(folder, customers=people(10))
+    slow = prepared(folder, run="slow", customers=[{**row, "first_name": "slow"} for row in people(10)])
+    slow.changes.upload = lambda: None  # killed
+    overlapping(slow, prepared(folder, run="another", customers=[*people(10), {"id": "11"}])).run()
+    assert {customer["first_name"] for customer in sandbox.customers() if customer["id"] != "11"} == {"slow"}
+    assert push(folder, run="next", customers=people(10))["accepted"] == 10
+    assert sandbox.customers()[:10] == people(10)
+    assert folder.pending() == []
 
 
 def test_a_push_that_sends_nothing_writes_nothing(sandbox, folder):
@@ -520,7 +541,7 @@ def test_under_chaos_every_successful_push_leaves_the_last_value_of_every_custom
         options = {"customers": customers, "batch_size": 7, "max_attempts": 1, "in_flight": chosen.choice([1, 4])}
         today = TODAY + day - (3 if chosen.random() < 0.1 else 0)
         for _ in range(8):
-            running = prepared(folder, store=store, today=today, **options)
+            running = prepared(folder, store=store, today=today, run=f"day {day}", **options)
             kill = chosen.random()
             if kill < 0.15:
                 running.changes.upload = lambda: None  # killed before it stores the ledger
@@ -532,11 +553,9 @@ def test_under_chaos_every_successful_push_leaves_the_last_value_of_every_custom
                 other = [
                     {"id": str(n), "first_name": f"v{chosen.randrange(3)}"} for n in chosen.sample(range(1, 61), 25)
                 ]
-                both = [running, prepared(folder, today=today, customers=other, batch_size=7, max_attempts=1)]
-                if kill < 0.15:  # a push that is killed after another one has stored its ledger is not withdrawn again
-                    both.reverse()
-                else:
-                    chosen.shuffle(both)
+                another = prepared(folder, today=today, run="another", customers=other, batch_size=7, max_attempts=1)
+                both = [running, another]
+                chosen.shuffle(both)
                 running = overlapping(*both)
                 store = Store()  # rows that were completed before may hold the other push's values
             try:
