@@ -133,7 +133,7 @@ def report_lineage(hook: BubblehouseHook, *, source: Source | None = None, outpu
             with suppress(ValueError):  # Airflow takes not every file's name for an asset's
                 collector.add_input_asset(context=hook, uri=url)
     except Exception:  # a reader of lineage may be anybody's
-        log.warning("Airflow's hook lineage was not told what was read and written.", exc_info=True)
+        log.warning("The lineage of this push could not be reported to Airflow.", exc_info=True)
 
 
 def _inputs(urls: Mapping[str, str]) -> dict[str, list[str]]:

@@ -123,7 +123,7 @@ def without_time(row: Row) -> None:
 
 
 def rows_of(make: Callable[[int], Row], count: int, fault: Callable[[Row], None] | None) -> Iterator[Row]:
-    """Yield rows, of which one in a hundred is invalid if a fault is given."""
+    """Yield rows. If a fault is given, one in a hundred is invalid."""
     for number in range(count):
         row = make(number)
         if fault is not None and number % INVALID_EVERY == INVALID_EVERY // 2:

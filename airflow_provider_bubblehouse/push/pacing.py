@@ -1,7 +1,7 @@
 """
 One pace for all calls of a push, whichever lane makes them: calls a second, and the pauses that the API asks for.
 
-The paces are pure calculators that are told the time. Only ``Pacer`` has a clock, a lock and waits.
+The paces are pure calculators that take the time as an argument. Only ``Pacer`` has a clock, a lock and waits.
 """
 
 from __future__ import annotations

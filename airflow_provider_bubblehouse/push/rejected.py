@@ -97,7 +97,7 @@ def in_json(record: object) -> object:
     """
     Return a record as JSON can hold it: what JSON has no form for is text, or null where that cannot be had.
 
-    :param record: what stands in a source.
+    :param record: the record, as its source holds it.
     """
     with suppress(Exception):  # a nesting without an end, or an object that fails to tell its text
         made = _built_in(record)
