@@ -302,7 +302,7 @@ def test_a_reader_of_lineage_that_fails_does_not_fail_what_was_sent(sandbox, rea
     monkeypatch.setattr(type(reader.collector), "create_asset", fail, raising=False)
     monkeypatch.setattr(type(reader.collector), "create_dataset", fail, raising=False)
     assert UpdateCustomersOperator(task_id="push", customers=[{"id": "1"}]).execute({})["accepted"] == 1
-    assert "hook lineage was not told" in caplog.text
+    assert "lineage of this push could not be reported" in caplog.text
 
 
 def test_a_file_that_airflow_takes_for_no_asset_hides_no_other(reader):
