@@ -97,9 +97,13 @@ def dialect_of(options: argparse.Namespace) -> Dialect:
     if options.csv and options.file_format not in ("auto", "csv"):
         raise PermanentError("--csv is for CSV files: --file-format must be csv or auto.")
     given: dict[str, Any] = {}
+    null_values: list[str] = []
     for one in options.csv:
-        null_values = [*given.get("null_values", []), *one.get("null_values", [])]
-        given |= one | ({"null_values": null_values} if null_values else {})
+        if "null_values" in one:
+            null_values += Dialect.of({"null_values": one["null_values"]}).null_values
+        given |= one
+    if null_values:
+        given["null_values"] = null_values
     return Dialect.of(given)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Generator, Iterable, Mapping, Sequence
+from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bubblehouse.airflow_compat import (
@@ -77,11 +78,16 @@ class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
         returned = self.python_callable(*arguments, **parameters)
         if returned is None:
             raise BubblehousePermanentError("The function returned None; return a list of customers, or yield them.")
-        if _is_read_once(returned):
-            self._yielded = returned
-        else:
+        _refuse_async(returned)
+        if not _is_read_once(returned):
             self._wrap_customers(returned)
-        return UpdateCustomersOperator.execute(self, context)
+            return UpdateCustomersOperator.execute(self, context)
+        self._yielded = returned
+        try:
+            return UpdateCustomersOperator.execute(self, context)
+        finally:
+            if isinstance(returned, Generator):  # an error may have ended it before its end
+                returned.close()
 
     def _source(self, converter: Converter) -> Source:
         if self._yielded is None:
@@ -114,6 +120,13 @@ class _CustomersDecoratedOperator(DecoratedOperator, UpdateCustomersOperator):
         if parent is self:
             self.op_args = [_hidden(argument) for argument in self.op_args]
             self.op_kwargs = {name: _hidden(argument) for name, argument in self.op_kwargs.items()}
+
+
+def _refuse_async(returned: object) -> None:
+    if iscoroutine(returned):
+        returned.close()  # otherwise Python warns that it is never awaited
+    if isawaitable(returned) or isinstance(returned, AsyncIterable):
+        raise BubblehousePermanentError("The function is async; use def, and return a list of customers or yield them.")
 
 
 def _is_read_once(returned: object) -> bool:

@@ -27,6 +27,7 @@ _OTHER_KINDS = (
     (rb"PK\x03\x04.*?(?:\[Content_Types\]\.xml|xl/)", "an Excel workbook", _SAVE_AS_CSV),
     (rb"PK\x03\x04", "a zip archive", "unpack it, or compress the file in it with gzip instead"),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook", _SAVE_AS_CSV),
+    (rb".{257}ustar", "a tar archive", "unpack it, or compress the file in it with gzip instead"),
     (rb"PAR1\x15", "a Parquet file", "set file_format='parquet'"),
     (rb"Obj\x01", "an Avro file", "convert it to Parquet"),
     (rb"BZh[1-9]1AY&SY", "compressed with bzip2", _COMPRESS_ANEW),

@@ -63,6 +63,8 @@ def warn_of_likely_utf8(name: str, start: bytes, dialect: Dialect) -> None:
     :param start: its first bytes.
     :param dialect: its dialect.
     """
+    if dialect.is_utf8:
+        return
     start = start[:_MOST_BYTES]
     text = _decoded(start, UTF8)
     if not text.isascii() and _UNDECODED not in text and _decoded(start, dialect.encoding) != text:

@@ -82,6 +82,8 @@ def check_columns(
         raise PermanentError(
             f"{name} lacks columns that column_map names: {', '.join(missing)}. {_advice(missing, header, columns)}"
         )
+    if "" in columns and "" in header:
+        raise PermanentError(f"{name}: column {header.index('') + 1} has no name.")
     twice = [place for place, column in enumerate(header, 1) if column in columns and column in header[: place - 1]]
     if twice:
         raise PermanentError(f"{name} has the same name in column {twice[0]} as before.")
@@ -92,8 +94,6 @@ def check_columns(
     for place, column in enumerate(header, 1):
         if columns.get(column) == (column,) and column != column.strip():
             raise PermanentError(f"{name}: the name of column {place} has a blank before or after it.")
-        if column in columns and not column:
-            raise PermanentError(f"{name}: column {place} has no name.")
 
 
 def _advice(missing: Sequence[str], header: Sequence[str], columns: Mapping[str, Path]) -> str:

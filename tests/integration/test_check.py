@@ -124,7 +124,18 @@ def test_a_csv_option_that_cannot_be_read_is_refused(check_csv, option):
     assert caught.value.code == 2
 
 
-@pytest.mark.parametrize("option", ["delimiter=;;", "separator=;", "skip_rows=x", "encoding=klingon", "{}"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "delimiter=;;",
+        "separator=;",
+        "skip_rows=x",
+        "encoding=klingon",
+        '{"null_values": "NULL"}',
+        '{"null_values": null}',
+        "{}",
+    ],
+)
 def test_a_csv_option_that_cannot_work_is_refused_as_by_the_operator(check_csv, option):
     code, said = check_csv("id", ["1"], "--csv", option)
     assert code == (0 if option == "{}" else 1)

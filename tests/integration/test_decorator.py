@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import itertools
 import json
 import os
@@ -201,6 +203,23 @@ def test_a_function_that_returns_something_else_is_told_what_it_returned(sandbox
     assert sandbox.calls == []
 
 
+async def coroutine():
+    return [{"id": 1}]
+
+
+async def asynchronous_generator():
+    yield {"id": 1}
+
+
+@pytest.mark.parametrize("function", [coroutine, asynchronous_generator], ids=lambda function: function.__name__)
+@pytest.mark.filterwarnings("error")
+def test_an_async_function_is_refused_as_such(sandbox, function):
+    with pytest.raises(BubblehousePermanentError, match="The function is async") as caught:
+        operator_for(function).execute({})
+    assert caught.value.summary is None
+    assert sandbox.calls == []
+
+
 def test_an_error_of_the_function_while_it_yields_is_its_own_and_nothing_is_sent(sandbox):
     def push():
         yield {"id": 1}
@@ -208,6 +227,28 @@ def test_an_error_of_the_function_while_it_yields_is_its_own_and_nothing_is_sent
 
     with pytest.raises(TimeoutError, match="the warehouse"):
         operator_for(push).execute({})
+    assert sandbox.calls == []
+
+
+def test_a_generator_is_closed_if_its_rows_cannot_be_stored(sandbox, monkeypatch):
+    closed = []
+
+    def push():
+        try:
+            for number in itertools.count(1):
+                yield {"id": number}
+        finally:
+            closed.append(True)
+
+    class FullDisk(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("airflow_provider_bubblehouse.sources.spool.TemporaryFile", lambda **_: FullDisk())
+    with pytest.raises(OSError, match="No space left") as caught:
+        operator_for(push).execute({})
+    assert caught.tb is not None  # its frames refer to the generator, so nothing else closes it
+    assert closed == [True]
     assert sandbox.calls == []
 
 

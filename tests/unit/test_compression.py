@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import sys
+import tarfile
 import zipfile
 
 import fsspec
@@ -114,6 +115,13 @@ def zipped(*names: str) -> bytes:
     return content.getvalue()
 
 
+def tarred(name: str) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    return content.getvalue()
+
+
 def parquet() -> bytes:
     content = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(ROWS), content)
@@ -127,6 +135,7 @@ def parquet() -> bytes:
         (zipped("_rels/.rels", "xl/workbook.xml"), "is an Excel workbook, not text"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500), "is an Excel workbook, not text"),
         (zipped("a.csv"), "is a zip archive, not text; unpack it"),
+        (tarred("Jane.csv"), "is a tar archive, not text; unpack it"),
         (parquet(), "is a Parquet file, not text; set file_format='parquet'"),
         (bz2.compress(b"Jane"), "is compressed with bzip2, not text; decompress it"),
         (lzma.compress(b"Jane"), "is compressed with xz, not text; decompress it"),

@@ -221,6 +221,7 @@ def test_a_row_in_another_dialect_is_invalid_and_names_the_option_to_set(content
     [
         ("Zoë".encode(), "cp1252", True),
         ("Zoë".encode(), "utf-8", False),
+        ("Zoë".encode(), "utf-8-sig", False),
         ("Zoë".encode("cp1252"), "cp1252", False),
         ("Zoë".encode("utf-16-le"), "utf-16-le", False),
         (b"Ada", "cp1252", False),
@@ -228,7 +229,7 @@ def test_a_row_in_another_dialect_is_invalid_and_names_the_option_to_set(content
 )
 def test_utf8_that_is_read_in_another_encoding_is_warned_of(caplog, content, encoding, is_warned):
     wide = encoding.startswith("utf-16")
-    names = "id,first_name\n1,".encode(encoding if wide else "ascii")
+    names = "id,first_name\n1,".encode(encoding if wide or encoding == "utf-8-sig" else "ascii")
     rows(source(names + content, encoding=encoding))
     said = "/a.csv looks like UTF-8, which is read as CP1252 into other letters. Check the encoding in csv."
     assert [record.getMessage() for record in caplog.records] == [said] * is_warned

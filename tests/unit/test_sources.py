@@ -278,6 +278,7 @@ def test_a_broken_row_is_a_fault_of_its_own_and_the_next_one_is_read(tmp_path, n
         ("a.csv", b"Jane,Doe\n1,2\n", "no column for id or email"),
         ("a.csv", b"id,email,id\n1,2,3\n", "same name in column 3"),
         ("a.csv", b"id,,x\n1,2,3\n", "column 2 has no name"),
+        ("a.csv", b"id,x,,\n1,2,,\n", "column 3 has no name"),
         ("a.csv", b"id, email\n1,2\n", "the name of column 2 has a blank before or after it"),
         ("a.csv", "id,email\n".encode("utf-16"), "UTF-16"),
         ("a.csv", "id,email\n".encode("utf-16-le"), "UTF-16"),
