@@ -99,8 +99,9 @@ def test_parameters_and_a_percent_sign_go_as_the_driver_has_them(sandbox, databa
 
 
 def test_the_condition_of_the_docs_selects_what_has_changed(sandbox, database, driver):
-    text = (ROOT / "docs" / "pushing.md").read_text()
-    (condition,) = re.findall(r"^`(updated_at > .*)`", text, re.MULTILINE)
+    conditions = re.findall(r"`(updated_at [<>].*?)`", (ROOT / "docs" / "databases.md").read_text())
+    assert len(conditions) == 2
+    condition = " AND ".join(conditions)
     changes = """
         SELECT id FROM (VALUES
             (1, timestamptz '2026-03-02 11:44:59.999+00'), (2, timestamptz '2026-03-02 12:45:00.001+01'),
