@@ -25,21 +25,21 @@ Path = tuple[str, ...]  # a field: ``extras.city`` is ("extras", "city")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """
-    Some rows. A single row is a block, too.
+    One or more rows.
 
     :param file: the name of their file, empty for a list.
-    :param count: how many rows there are.
-    :param columns: of each field the value of each row, UNSET in a row that does not have it, and an
-        ``InvalidCustomerError`` in one whose value cannot be read.
-    :param broken: the rows of which the source could not make a record, by their place in the block.
+    :param count: the number of rows.
+    :param columns: the value of each row by field; UNSET for a row that lacks the field, and an
+        ``InvalidCustomerError`` for a value that cannot be read.
+    :param broken: the rows that the source could not read, by their place in the block.
     :param clean: whether every text is known to be UTF-8 without a NUL.
     :param canonical: the fields whose values are known to be canonical.
     :param texts: the fields whose values are known to be texts, null or UNSET.
-    :param times: the fields whose texts stand for times that the source has as such, as ``isoformat`` writes them.
-    :param rows: the same rows as objects that encode as their JSON, None if there are none yet.
-    :param bound: bytes that no row exceeds as JSON, None if that is not known.
-    :param id_column: the name that the column of ``id`` has in the source.
-    :param not_utf8: what to say of a text that is not UTF-8; empty for what the rules say.
+    :param times: the fields whose texts are times of the source's own time type, in the form of ``isoformat``.
+    :param rows: the same rows as objects that encode as their JSON, None if the source has no such objects.
+    :param bound: the maximum size of a row as JSON, in bytes; None if it is not known.
+    :param id_column: the name of the source's column for ``id``.
+    :param not_utf8: the reason to give for a text that is not UTF-8; empty for the reason of the rules.
     """
 
     file: str
@@ -56,7 +56,7 @@ class Block:
     not_utf8: str = ""
 
     def record(self, place: int) -> object:
-        """Return what stands in a row, under the names of its fields."""
+        """Return a row as the source has it, by the names of its fields."""
         if place in self.broken:
             return self.broken[place].record
         record: dict[str, Any] = {}
@@ -70,7 +70,7 @@ class Rows:
     """
     Rows as objects whose attributes are the fields of a customer.
 
-    :param objects: one object for each row.
+    :param objects: one object per row.
     :param attributes: the attribute of each field.
     :param written: the JSON of each row in the source.
     """
@@ -98,11 +98,11 @@ class Rows:
 
 class Columns(Mapping[Path, Sequence[Any]]):
     """
-    The values of rows' attributes, which are not collected until they are asked for.
+    The values of rows' attributes, collected on first use.
 
-    :param objects: one object for each row.
+    :param objects: one object per row.
     :param attributes: the attribute of each field.
-    :param structs: the fields whose values are Structs in place of dicts.
+    :param structs: the fields whose values are Structs instead of dicts.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ def _as_dict(value: Any) -> Any:
 
 def put(record: dict[str, Any], path: Path, value: object) -> None:
     """
-    Set a field of a record, and make the objects that it is nested in.
+    Set a field of a record, and create the objects around it.
 
     :param record: the record.
     :param path: the field.

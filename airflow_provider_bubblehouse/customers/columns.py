@@ -1,4 +1,4 @@
-"""The conversion of one column: as a whole if it is canonical, else value by value."""
+"""Convert one column: a canonical column as a whole, any other value by value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _ABSENT = {NoneType, UnsetType}
 _REPEATED_TYPES = ({str}, {int})
-_REPEATED = 4  # how often a value has to occur on average, so that it takes less time to look it up than to convert it
+_REPEATED = 4  # if values occur at least so often on average, a look-up is faster than a conversion
 
 
 def convert_column(
@@ -35,10 +35,10 @@ def convert_column(
 
     :param path: the field's path.
     :param field: the field.
-    :param how: how the source writes the values; None for the spellings that the field's rule knows.
+    :param how: how the source writes the values; None for the spellings that the field's rule accepts.
     :param block: the rows.
-    :param faults: gets what is wrong with a row, unless something else is.
-    :return: the values in canonical form, UNSET in place of an invalid one.
+    :param faults: receives the first fault of each row.
+    :return: the values in canonical form, UNSET for an invalid value.
     """
     cells, clean = block.columns[path], block.clean
     if how is not None:
@@ -62,7 +62,7 @@ def convert_column(
 
 
 def _apply_format(path: Path, how: Format, block: Block, faults: dict[int, InvalidCustomerError]) -> Sequence[Any]:
-    """Return the values of a field as its rule expects them, UNSET in place of an invalid one."""
+    """Apply a format to the values of a field, and return UNSET for an invalid value."""
     name, cells = ".".join(path), block.columns[path]
     if path in block.times:
         cells = list(map(_as_time, cells))
@@ -96,10 +96,10 @@ def _are_canonical(field: Field, cells: Sequence[Any], *, absent: bool, clean: b
 
 
 def _decoded(field: Field, cells: Sequence[Any]) -> Sequence[Any] | None:
-    """Return cells of JSON texts with their values, if all of these are canonical."""
+    """Decode cells of JSON text if all values are canonical; otherwise return None."""
     texts = cells if all(cells) else list(filter(None, cells))
     values = decode_all(texts, field.kind) if texts and field.kind else None
-    # A NUL can stand in these texts only as an escape, and nothing else can that is not UTF-8.
+    # These texts can contain a NUL only as an escape, and the decoder refuses whatever is not UTF-8.
     if values is None or not field.are_canonical(values, not any("\\u0000" in text for text in texts)):
         return None
     if len(values) == len(cells):
@@ -117,7 +117,7 @@ def _convert_given(
     *,
     blank_is_empty: bool = False,
 ) -> Sequence[Any]:
-    """Convert some of the values; the others stay as they are."""
+    """Convert the given values, and return the others unchanged."""
     places = list(compress(range(len(cells)), given))
     converted = list(cells)
     values = _convert_all(
@@ -138,14 +138,14 @@ def _convert_all(
     blank_is_empty: bool = False,
 ) -> list[Any]:
     """
-    Convert values, and note what is wrong with them.
+    Convert values, and collect their faults.
 
     :param name: the field's name.
     :param convert: converts a value.
     :param cells: the values.
     :param places: the row of each of them.
-    :param faults: gets what is wrong with a row, unless something else is.
-    :param blank_is_empty: whether a blank text that cannot be converted becomes an empty one.
+    :param faults: receives the first fault of each row.
+    :param blank_is_empty: whether a blank text that cannot be converted becomes an empty text.
     """
     converted: list[Any] = []
     add, results = converted.append, map(_each_once(convert, cells), cells)
@@ -184,10 +184,10 @@ def _each_once(rule: Callable[[Any], Any], cells: Sequence[Any]) -> Callable[[An
 
 
 def _reason(cell: object, error: Exception) -> str:
-    if type(cell) is InvalidCustomerError:  # what the source could not read
+    if type(cell) is InvalidCustomerError:  # the source could not read this cell
         return cell.reason
     if issubclass(type(cell), float) and not math.isfinite(cell):  # type: ignore[arg-type]
-        return NOT_FINITE  # what pandas writes for a missing value
+        return NOT_FINITE  # pandas uses NaN for a missing value
     if isinstance(error, InvalidCustomerError):
         return error.reason
     if isinstance(error, RecursionError):

@@ -1,8 +1,8 @@
 """
-The conversion of rows into customers: column by column, each value by the rule of its field.
+Convert rows into customers: column by column, each value by the rule of its field.
 
-A column whose values are all canonical is sent as it is. Of any other column each value goes through the field's rule,
-which does not see its neighbours: so a row has the same verdict and the same JSON alone and next to any other row.
+A column whose values are all canonical is sent unchanged. In any other column, each value goes through the field's
+rule. A rule sees one value only, so a row has the same verdict and the same JSON alone and next to any other row.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ID, _EMAIL, _DELETED = ("id",), ("email",), ("deleted",)
-_PLANS_KEPT = 100  # of a source whose rows go on to have other fields
-_UNKNOWN_FIELDS_WARNED = 50  # names that go on and on are data in the names' place
+_MAX_PLANS = 100  # bounds the memory for a source whose rows have ever different fields
+_MAX_UNKNOWN_FIELDS = 50  # a source with more names has data where the names should be
 
 _NO_IDENTITY = "the row has neither id nor email"
 _NAME_NOT_SENDABLE = "a field's name is not UTF-8 text, or holds a NUL character; save the source as UTF-8"
@@ -56,11 +56,11 @@ _TOO_LARGE = "the row has more bytes as JSON than max_batch_bytes allows"
 @dataclass(frozen=True, slots=True)
 class InvalidRow:
     """
-    A row that is not a customer.
+    A row that cannot be sent.
 
     :param number: its number in the source.
     :param error: what is wrong with it.
-    :param record: what stands in the source.
+    :param record: the row as the source has it.
     """
 
     number: int
@@ -71,13 +71,13 @@ class InvalidRow:
 @dataclass(frozen=True, slots=True)
 class CheckedChunk:
     """
-    Some rows, sorted into customers and invalid rows.
+    Some rows, split into customers and invalid rows.
 
-    :param count: how many rows there were.
+    :param count: the number of rows.
     :param numbers: the number in the source of each customer.
     :param identities: the id of each customer, or else its lower-case email.
-    :param customers: returns these customers, which a pass that only validates does not need.
-    :param invalid: the other rows.
+    :param customers: returns the customers; a pass that only validates does not call it.
+    :param invalid: the invalid rows.
     :param without_id: how many of the customers are identified by their email.
     """
 
@@ -90,11 +90,11 @@ class CheckedChunk:
 
 
 class CheckedRows(Protocol):
-    """Rows that have been converted before and are kept as JSON, such as those of a query."""
+    """Rows that are already converted and stored as JSON, such as those of a query."""
 
     @property
     def file(self) -> str:
-        """What is shown as the name of their file."""
+        """The name that messages show as the file."""
 
     def checked(self, first_number: int) -> CheckedChunk:
         """
@@ -109,11 +109,11 @@ Chunk = Block | CheckedRows
 
 class _Plan(NamedTuple):
     """
-    What is done with blocks that have certain columns.
+    How to convert blocks that have certain columns.
 
     :param fields: the fields with their rules and formats, in the order in which they are sent.
     :param unknown: the fields that Customer2 is not known to have.
-    :param unsendable: those with a name that cannot be sent.
+    :param unsendable: the fields whose name cannot be sent.
     :param layout: the layout of a customer.
     :param has_formats: whether a field has a format, which may make its values longer.
     """
@@ -131,8 +131,8 @@ class Converter:
 
     :param timezone: the time zone of times without an offset, such as ``Europe/Berlin``.
     :param deletions: whether each row names a customer to delete.
-    :param largest: how many bytes a customer may have as JSON; a larger one would make an oversized call, and is an
-        invalid row. None for any number.
+    :param largest: the maximum size of a customer as JSON, in bytes. A larger customer does not fit into a call and is
+        an invalid row. None for no limit.
     :param formats: how the source writes the values of some fields, such as ``{"birthday": "%d.%m.%Y"}``.
     :raises PermanentError: if there is no such time zone, or a format cannot work.
     """
@@ -159,7 +159,7 @@ class Converter:
         Convert one record.
 
         :param record: a mapping of fields, or another record (see ``records.record_of``).
-        :raises InvalidCustomerError: if it is not a customer.
+        :raises InvalidCustomerError: if it cannot be sent.
         """
         (block,) = blocks_of([record])
         checked = self.check(block, 1)
@@ -207,7 +207,7 @@ class Converter:
 
     def _warn_of_unknown(self, name: str, columns: Mapping[Path, Sequence[Any]]) -> None:
         shown = printable_name(name)
-        if shown in self._warned or len(self._warned) >= _UNKNOWN_FIELDS_WARNED:
+        if shown in self._warned or len(self._warned) >= _MAX_UNKNOWN_FIELDS:
             return
         if any(_is_given(cell) for path, cells in columns.items() if path[0] == name for cell in cells):
             self._warned.add(shown)
@@ -231,7 +231,7 @@ class Converter:
     ) -> Callable[[], Customers]:
         largest = self._largest or 0
         joined = customers.joined()
-        if len(joined) <= largest:  # which all of them together are as a rule
+        if len(joined) <= largest:  # usually all of them fit together
             together = Unencoded(customers.objects, joined) if isinstance(customers, Unencoded) else customers
             return lambda: together
         lines = customers.lines
@@ -246,7 +246,7 @@ class Converter:
         key = block.id_column, tuple(block.columns)
         plan = self._plans.get(key)
         if plan is None:
-            if len(self._plans) >= _PLANS_KEPT:
+            if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
             plan = self._plans[key] = self._make_plan(*key)
         return plan
@@ -298,7 +298,7 @@ def _refuse_name(cells: Sequence[Any], faults: dict[int, InvalidCustomerError]) 
 
 
 def _say_why_not_utf8(reason: str, faults: dict[int, InvalidCustomerError]) -> None:
-    """Let the faults of texts that are not UTF-8 say what the source knows about its encoding."""
+    """Replace the reason of texts that are not UTF-8 by one that names the encoding of the source."""
     for place, fault in faults.items():
         if fault.reason == NOT_UTF8:
             faults[place] = InvalidCustomerError(reason, fault.field)
@@ -307,7 +307,7 @@ def _say_why_not_utf8(reason: str, faults: dict[int, InvalidCustomerError]) -> N
 
 
 def _keep_identity(columns: dict[Path, Sequence[Any]], count: int) -> None:
-    """Leave of each row what a deletion sends: the id, or else the email, and the mark."""
+    """Reduce each row to what a deletion sends: the id, or else the email, and ``deleted``."""
     if _ID in columns and _EMAIL in columns:
         pairs = zip(columns[_ID], columns[_EMAIL], strict=True)
         columns[_EMAIL] = [UNSET if identifier else email for identifier, email in pairs]

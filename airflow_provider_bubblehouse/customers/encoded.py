@@ -16,7 +16,7 @@ class Encoded:
     """
     Customers as JSON.
 
-    :param lines: each of them.
+    :param lines: the JSON of each customer.
     """
 
     lines: list[bytes]
@@ -39,10 +39,10 @@ class Encoded:
 @dataclass(frozen=True, slots=True)
 class Unencoded:
     """
-    Customers that are encoded as the list in which they are sent, which takes less time than one by one.
+    Customers that are encoded together, as the list in which they are sent; this is faster than one by one.
 
-    :param objects: each of them, in any form that encodes as its JSON.
-    :param encoded: all of them as JSON with commas between, None if they are not encoded yet.
+    :param objects: the customers, in any form that encodes as their JSON.
+    :param encoded: the customers as JSON with commas between; None if they are not encoded yet.
     """
 
     objects: list[object]
@@ -71,10 +71,10 @@ class Unencoded:
 @dataclass(frozen=True, slots=True)
 class AsWritten:
     """
-    Customers that are sent as they are written in the source, which takes less time than to encode them.
+    Customers whose JSON in the source is sent unchanged; this is faster than encoding them.
 
-    :param objects: each of them, in any form that encodes as its JSON.
-    :param written: the JSON of each in the source, which may have blanks and its fields in any order.
+    :param objects: the customers, in any form that encodes as their JSON.
+    :param written: the JSON of each customer in the source. It may have blanks, and its fields in any order.
     """
 
     objects: list[object]
@@ -82,7 +82,7 @@ class AsWritten:
 
     @property
     def lines(self) -> list[bytes]:
-        """Each of them as JSON, in the form that does not depend on how it is written in the source."""
+        """Each of them as JSON in canonical form, whatever its form in the source."""
         return encode_lines(self.objects)
 
     def __len__(self) -> int:

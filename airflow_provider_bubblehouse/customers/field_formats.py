@@ -1,8 +1,8 @@
 """
 The parameter ``formats``: how a source writes the values of a field.
 
-A format is a function of one value, called before the field's rule. It returns a value for the rule, or UNSET for
-"absent", or raises ``InvalidCustomerError``. Values that are null, empty or blank never reach it.
+A format is a function of one value that runs before the field's rule. It returns a value for the rule, returns UNSET for
+"absent", or raises ``InvalidCustomerError``. It is not called for null, empty and blank values.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def read_formats(formats: Formats | None, calendar: Calendar) -> dict[Path, Form
 
 
 def fingerprint_of(formats: Formats | None) -> object:
-    """Return formats in a form that JSON can hold, and that is the same in every process."""
+    """Return formats as JSON types, equal in every process."""
     return {
         field: list(map(repr, how.items())) if isinstance(how, Mapping) else how
         for field, how in (formats or {}).items()
@@ -180,7 +180,7 @@ def _target(target: object, rule: Callable[[Any], object]) -> object:
 
 
 def _text_of(value: object) -> str | None:
-    """Return the text by which a value is found in a dict; None if it has none."""
+    """Return the text that a dict of translations is searched for; None for a value without one."""
     if isinstance(value, str):
         return exact_text(value).strip()
     if isinstance(value, bool):
@@ -207,17 +207,17 @@ def _translate(targets: Mapping[str, object], value: Any) -> object:
 def _without(absent: frozenset[str], value: object) -> object:
     try:
         return UNSET if _text_of(value) in absent else value
-    except InvalidCustomerError:  # which the field's rule raises, too, if it is a fault there
+    except InvalidCustomerError:  # the field's rule decides whether this is an error
         return value
 
 
 def _moment(unit: str, microseconds: int, zone: dt.tzinfo | None, value: object) -> object:
     """
-    Return the time that is a number of units after 1970, or its date.
+    Convert a number of units since 1970 to a time, or to a date.
 
-    :param unit: the unit, as ``timedelta`` names it.
-    :param microseconds: how many microseconds the unit has.
-    :param zone: the time zone in which the time must be a midnight, if it stands for a date; None for a time.
+    :param unit: the name of the unit in messages.
+    :param microseconds: the length of the unit in microseconds.
+    :param zone: for a date, the time zone in which the time must be midnight; None for a time.
     :param value: the number.
     """
     number: int | Decimal
@@ -252,7 +252,7 @@ def _split(separator: str, value: object) -> object:
 
 
 def _units(value: object) -> object:
-    """Return an amount in whole units as text, which the API does not read as millionths."""
+    """Return an amount in whole units as text, because the API reads integers as millionths."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(whole_number(value))
     if isinstance(value, list | tuple) and len(value) == 2:
@@ -294,7 +294,7 @@ _BY_WORD: dict[str, Callable[[Any], object]] = {"number": _number, "boolean": bo
 
 
 def is_blank(value: object) -> bool:
-    """Say whether a value is decided before its format: null, absent, or a blank text."""
+    """Return whether a value is null, absent or a blank text, so that no format applies to it."""
     return value is None or value is UNSET or (issubclass(type(value), str) and not str.strip(value))  # type: ignore[arg-type]
 
 

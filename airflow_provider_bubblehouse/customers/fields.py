@@ -1,10 +1,10 @@
 """
-The table of fields: for each its canonical type, its rule, and a quick test of whether all values are canonical.
+The table of fields: the canonical type of each field, its rule, and a fast test of whether all values are canonical.
 
-*Canonical* is what is sent. A rule brings every accepted spelling into it, leaves canonical values unchanged, and
-raises ``InvalidCustomerError`` for anything else. The fields come from
-https://app.bubblehouse.com/apidocs/apis/order/Customer2 and …/calling/values. What these pages do not say is not
-guessed: ``null``, ``""`` and unknown fields are sent as they are.
+*Canonical* is what is sent. A rule converts every accepted spelling to canonical form, returns canonical values
+unchanged, and raises ``InvalidCustomerError`` for anything else. The fields come from
+https://app.bubblehouse.com/apidocs/apis/order/Customer2 and …/calling/values. The rules do not guess what these pages
+leave open: ``null``, ``""`` and unknown fields are sent unchanged.
 """
 
 from __future__ import annotations
@@ -58,22 +58,22 @@ _EXPLICIT_BOOLEANS = {"true": True, "false": False}
 
 _SCALAR = str | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | bool | None
 _SHALLOW = _SCALAR | list[_SCALAR] | dict[str, _SCALAR]
-_JSON = _SCALAR | list[_SHALLOW] | dict[str, _SHALLOW]  # deeper values are looked at one by one
+_JSON = _SCALAR | list[_SHALLOW] | dict[str, _SHALLOW]  # the rule checks deeper values one by one
 
 
 class Field(NamedTuple):
     """
-    What is known about one field.
+    The definition of one field.
 
-    :param kind: the type of most canonical values, None for any type of JSON's.
+    :param kind: the type of most canonical values, None for any JSON type.
     :param rule: returns the canonical form of a value that is not null or empty.
-    :param are_canonical: says of values, all of exactly ``kind`` and none of them an empty text, whether the rule
-        would return them unchanged. It may say no although it would. Texts are known to be clean
-        (see ``are_clean_texts``) if ``kind`` is ``str``; for other kinds the second argument says so.
-    :param json_type: a type as which JSON can be decoded, such that every value with clean texts is canonical; None if
-        there is no such type.
-    :param marks: characters that a text has to contain not to be canonical, if it is of ``json_type``.
-    :param blank_is_empty: whether a text of blanks is sent as an empty one.
+    :param are_canonical: returns whether the rule would return all of these values unchanged. They are of exactly
+        ``kind``, and not empty texts. False negatives are allowed. If ``kind`` is ``str``, the texts are clean (see
+        ``are_clean_texts``); for other kinds, the second argument says whether they are.
+    :param json_type: a type for decoding JSON that makes every value with clean texts canonical; None if there is no
+        such type.
+    :param marks: a text of ``json_type`` is canonical unless it contains one of these characters.
+    :param blank_is_empty: whether a text of blanks is sent as an empty text.
     """
 
     kind: type | None
@@ -90,7 +90,7 @@ def customer_fields(calendar: Calendar, id_column: str, *, verbatim_id: bool = F
 
     :param calendar: the rules for times and dates.
     :param id_column: the name of the column that ``id`` comes from.
-    :param verbatim_id: whether every text is an ``id``, as it is.
+    :param verbatim_id: whether every text is an ``id`` and is sent unchanged.
     """
     text = Field(str, exact_text, _always, str, blank_is_empty=False)
     texts = Field(list, _texts, _are_lists_of_texts, list[str])
@@ -121,10 +121,10 @@ def customer_fields(calendar: Calendar, id_column: str, *, verbatim_id: bool = F
 
 def deletion_fields(id_column: str, *, verbatim_id: bool = False) -> dict[str, Field]:
     """
-    Return the fields of a row that names a customer to delete; no other field of it is looked at.
+    Return the fields of a row that names a customer to delete; its other fields are ignored.
 
     :param id_column: the name of the column that ``id`` comes from.
-    :param verbatim_id: whether every text is an ``id``, as it is.
+    :param verbatim_id: whether every text is an ``id`` and is sent unchanged.
     """
     return {
         "id": _identifier(id_column, verbatim=verbatim_id),
@@ -134,7 +134,7 @@ def deletion_fields(id_column: str, *, verbatim_id: bool = False) -> dict[str, F
 
 
 def other_field(calendar: Calendar) -> Field:
-    """Return what is done with a field that Customer2 is not known to have, and with what is nested in ``extras``."""
+    """Return the definition of fields that Customer2 is not known to have, and of the fields within ``extras``."""
     return Field(None, partial(_json_value, calendar), _are_plain, _JSON, blank_is_empty=False)
 
 
@@ -197,7 +197,7 @@ def boolean(value: object) -> bool:
     if isinstance(value, str):
         found = _BOOLEANS.get(value) if type(value) is str else None
         found = _BOOLEANS.get(exact_text(value).strip().lower()) if found is None else found
-    elif isinstance(value, int | float | Decimal):  # of which true and false are some
+    elif isinstance(value, int | float | Decimal):  # bool is a subclass of int
         found = _BOOLEANS.get(value)
     else:
         raise wrong_type(_NOT_A_BOOLEAN, value)
@@ -207,7 +207,7 @@ def boolean(value: object) -> bool:
 
 
 def _explicit_boolean(value: object) -> bool:
-    """Return true or false, which no other spelling says: a loose one must not delete people."""
+    """Convert only the spellings true and false: a loose spelling must not delete customers."""
     if value is True or value is False:
         return value
     if not isinstance(value, str):
@@ -310,17 +310,17 @@ def in_order(paths: Iterable[Path]) -> list[Path]:
 
 
 def json_type(path: Path) -> Any:
-    """Return the type as which JSON is decoded if a field has the type that it should have."""
+    """Return the type for decoding the JSON values of a field that has its expected type."""
     field = _field(path)
     return field.kind if field.json_type is None else field.json_type
 
 
 class CanonicalFields:
     """
-    The fields that are canonical without a look at their values: a source knows the types of these.
+    The fields whose values are canonical by their type, so that no value has to be checked.
 
     :param paths: the fields of the source.
-    :param texts_only: whether all values are texts, as in CSV; else they are of the field's ``json_type``.
+    :param texts_only: whether all values are texts, as in CSV; otherwise they have the field's ``json_type``.
     """
 
     def __init__(self, paths: Iterable[Path], *, texts_only: bool = False) -> None:
@@ -340,7 +340,7 @@ class CanonicalFields:
 
     def in_json(self, text: bytes) -> frozenset[Path]:
         """Return those fields whose values in a clean JSON text are canonical."""
-        hidden = self._marks and b"\\" in text  # an escape may stand for a mark
+        hidden = self._marks and b"\\" in text  # an escape may encode a mark
         return self._without_marks if hidden or any(mark.encode() in text for mark in self._marks) else self._all
 
 

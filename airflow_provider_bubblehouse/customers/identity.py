@@ -1,8 +1,7 @@
 """
-Who a row is about: ``id`` and ``email``.
+The identity of a customer: ``id`` and ``email``.
 
-An identity that identifies nobody makes a row invalid, because an update or a deletion of the wrong person cannot be
-undone.
+A row whose identity identifies nobody is invalid, because an update or a deletion of the wrong person cannot be undone.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 NULL_WORDS = frozenset({r"\n", "null", "none", "nan", "nat", "n/a", "undefined", "<na>"})
 _SHOPIFY_CUSTOMER = re.compile(r"gid://[^/]+/Customer/([^/?#]+)")
 _ZERO = re.compile(r"[-+]?0+")
-# What a spreadsheet or pandas makes of a long number. The + is required: 123e45 may be a hexadecimal id.
+# A long number after a spreadsheet or pandas has damaged it. The + is required: 123e45 may be a hexadecimal id.
 _DAMAGED = re.compile(r"[-+]?[0-9]+\.0*|[-+]?[0-9]+(?:[.,][0-9]+)?[eE]\+[0-9]+")
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f]+")
 _REPEATED_HEADER = "is the name of its column; the row repeats the header"
@@ -39,8 +38,8 @@ def identifier(column: str, value: object) -> str | UnsetType:
     """
     Return the ``id`` of a customer, and UNSET for blanks.
 
-    :param column: the name of the column that it comes from, which a repeated header has as its value.
-    :param value: what stands in the source.
+    :param column: the name of its column; a repeated header has this name as its value.
+    :param value: the value in the source.
     :raises InvalidCustomerError: if it identifies nobody.
     """
     if type(value) is int and 0 < value < FIRST_HUGE_NUMBER:
@@ -65,7 +64,7 @@ def identifier(column: str, value: object) -> str | UnsetType:
 
 
 def verbatim_identifier(column: str, value: object) -> str | UnsetType:
-    """Return the ``id`` of a customer as it is, whatever it looks like, and UNSET for blanks."""
+    """Return the ``id`` of a customer unchanged, in any form, and UNSET for blanks."""
     text = _as_text(value)
     if text in (column, "id"):
         raise InvalidCustomerError(_REPEATED_HEADER)
@@ -86,11 +85,11 @@ def _as_text(value: object) -> str:
 
 
 def are_identifiers(identifiers: Sequence[str], column: str) -> bool:
-    """Say whether ``identifier`` returns all of these as they are; it may say no although it would."""
+    """Return whether ``identifier`` returns all of these unchanged; false negatives are allowed."""
     joined = "".join(identifiers).encode()
     if not joined.translate(None, _DIGITS) and not column.isdigit():
         return min(identifiers) >= "1" or all(map(str.strip, identifiers, repeat("0")))
-    # Without any other character nothing has to be removed, and no number has a point or an exponent.
+    # With these characters only, there is nothing to remove, and no number has a point or an exponent.
     return (
         not joined.translate(None, _ID_CHARACTERS)
         and all(map(str.strip, identifiers, repeat("-0")))
@@ -103,7 +102,7 @@ def email_address(value: object) -> str:
     """
     Return an email without the blanks around it.
 
-    :raises InvalidCustomerError: if it is not two parts around one ``@``.
+    :raises InvalidCustomerError: if it does not have two parts around one ``@``.
     """
     text = exact_text(value).strip()
     if text and not _EMAIL.fullmatch(text):
@@ -112,9 +111,9 @@ def email_address(value: object) -> str:
 
 
 def are_email_addresses(emails: Sequence[str]) -> bool:
-    """Say whether ``email_address`` returns all of these as they are; it may say no although it would."""
+    """Return whether ``email_address`` returns all of these unchanged; false negatives are allowed."""
     lines = "\n".join(emails).encode()
-    # Each has an @, and no other character that may not be there; and neither begins nor ends with it.
+    # Each address has one @, not at its beginning or end, and no character that is not allowed.
     return lines.translate(None, _EMAIL_CHARACTERS) == b"@\n" * (
         len(emails) - 1
     ) + b"@" and b"@@" not in b"@%b@" % lines.replace(b"\n", b"@")
@@ -128,6 +127,6 @@ def identities_of(identifiers: Sequence[str | UnsetType | None], emails: Sequenc
     :param emails: as many converted emails.
     """
     return [
-        identifier or (email.lower() if email else "")  # the same person in whatever case
+        identifier or (email.lower() if email else "")  # upper and lower case name the same person
         for identifier, email in zip(identifiers, emails, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""The error of a row that is not a customer."""
+"""The error of a row that cannot be sent."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,63}")
 
 class InvalidCustomerError(ValueError):
     """
-    A row is not a customer.
+    A row cannot be sent.
 
     :param reason: what is wrong and what to do. Never a value of the row.
-    :param field: the field at fault, None if it is the row as a whole.
-    :param record: what the source could read of the row, if it could not make a record of it.
-    :param byte: the number of the byte at fault in the row's line, None if that is not known.
+    :param field: the invalid field, None for the row as a whole.
+    :param record: of a row that the source could not read, what it has instead of a record.
+    :param byte: the number of the invalid byte in the row's line, None if it is not known.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class InvalidCustomerError(ValueError):
 
 
 def printable_name(name: str) -> str:
-    """Return a field's name for a message. Any other text than a plain word may be data and is not shown."""
+    """Return a field's name for a message. A name that is not a plain word may be data and is not shown."""
     return name if _PLAIN_NAME.fullmatch(name) else "a field whose name is not a plain word"
 
 
@@ -40,5 +40,5 @@ def type_name(value: object) -> str:
 
 
 def wrong_type(reason: str, value: object) -> InvalidCustomerError:
-    """Return the error of a value whose type cannot be that of its field."""
+    """Return the error of a value of a wrong type."""
     return InvalidCustomerError(f"{reason}, not {type_name(value)}")

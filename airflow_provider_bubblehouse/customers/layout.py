@@ -1,4 +1,4 @@
-"""The way back from columns to rows: objects that encode as the JSON of a customer."""
+"""Convert columns back to rows: objects that encode as the JSON of a customer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_bubblehouse.customers.blocks import Path
 
-_FEW_ROWS = 10  # are built as dicts: making a type takes as long as building hundreds of rows of it
+_FEW_ROWS = 10  # fewer rows are built as dicts: creating a type takes as long as building hundreds of rows
 
 
 class Layout:
     """
-    The fields of an object, of which some may be objects themselves.
+    The fields of an object. Some of them may be objects themselves.
 
     :param paths: the fields, in the order in which they are sent.
     :param parent: the object's own path.
@@ -35,10 +35,10 @@ class Layout:
 
     def rows(self, columns: Mapping[Path, Sequence[Any]], count: int) -> list[Any]:
         """
-        Return each row as an object that has no absent field.
+        Return each row as an object without its absent fields.
 
-        :param columns: of each field the value of each row, UNSET in a row that does not have it.
-        :param count: how many rows there are.
+        :param columns: the value of each row by field, UNSET for a row that lacks the field.
+        :param count: the number of rows.
         """
         return self._objects([self._cells(part, columns, count) for part in self._parts], count)
 

@@ -38,10 +38,10 @@ def as_dict(row: Any) -> dict[Any, Any] | None:
 
 class Objects:
     """
-    The objects in the columns of some rows. JSON text counts as the object that it says.
+    The objects in the columns of some rows. JSON text is decoded.
 
-    A cell that should be an object and is not becomes an ``InvalidCustomerError`` in the value's place, which makes
-    the row invalid if the value is needed.
+    A cell that is not an object yields an ``InvalidCustomerError`` in place of the value; a row that needs the value is
+    then invalid.
 
     :param cells_of: returns the cells of a column.
     """
@@ -52,9 +52,9 @@ class Objects:
 
     def cells(self, column: str) -> list[Any]:
         """
-        Return the values of a column within objects, UNSET where there is none.
+        Return the values of a column within objects, UNSET for a missing value.
 
-        :param column: its name, with a dot.
+        :param column: the column's name, with a dot.
         """
         head, _, rest = column.partition(".")
         if head not in self._opened:
@@ -63,7 +63,7 @@ class Objects:
 
 
 def _opened(value: Any) -> Any:
-    """Return a cell as a dict, UNSET if it is null or blank, and an error if it is anything else."""
+    """Return a cell as a dict, UNSET for a null or blank cell, and an error for any other cell."""
     if type(value) is dict:
         return value
     if value is None or value is UNSET:

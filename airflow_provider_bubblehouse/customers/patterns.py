@@ -1,8 +1,8 @@
 """
 Patterns of ``datetime.strptime`` for dates and times.
 
-``strptime`` takes several microseconds a value. Texts in which every part has all its digits, such as ``31.01.1990``,
-are read with a regular expression, in the same way; all others are left to ``strptime``.
+``strptime`` takes several microseconds per value. A regular expression parses texts with all digits in every part, such
+as ``31.01.1990``, to the same result; ``strptime`` parses all others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
 _YEAR = frozenset("YyG")
 _TIME = frozenset("HIMSfp")
 _OF_THE_HOST = {"Z": "%z", "c": "its parts", "x": "its parts", "X": "its parts"}
-_LEAP_YEAR = "2000"  # of a birthday without a year: its 29 February is a day
+_LEAP_YEAR = "2000"  # for birthdays without a year, so that 29 February is valid
 
 _ALL_DIGITS = {
     "Y": "((?!0000)[0-9]{4})",
@@ -32,15 +32,15 @@ _ALL_DIGITS = {
     "S": "([0-5][0-9])",
     "f": "([0-9]{1,6})",
 }
-# All parts of these differ, so a pattern that loses or confuses one does not read them back.
+# All their parts differ, so a pattern that drops or swaps parts does not read them back.
 _PROBES = (dt.datetime(2011, 3, 24, 17, 45, 58, 123456, dt.UTC), dt.datetime(2010, 11, 9, 6, 52, 7, 654321, dt.UTC))
 
 
 def read_pattern(field: str, pattern: str) -> Callable[[Any], object]:
     """
-    Return a function that reads texts by a pattern, and leaves other values as they are.
+    Return a function that parses texts by a pattern, and returns other values unchanged.
 
-    :param field: the field: one of dates or of times.
+    :param field: a field for dates or times.
     :param pattern: a pattern of ``datetime.strptime``.
     :raises ValueError: if the pattern cannot give values of the field.
     """
@@ -62,7 +62,7 @@ def read_pattern(field: str, pattern: str) -> Callable[[Any], object]:
 
 
 def _try(pattern: str, *, has_time: bool) -> None:
-    """Raise unless the pattern reads back the times that it writes."""
+    """Raise unless the pattern parses the times that it formats."""
     for probe in _PROBES:
         try:
             back = dt.datetime.strptime(probe.strftime(pattern), pattern)  # noqa: DTZ007  its zone is not looked at
@@ -87,7 +87,7 @@ class _Pattern:
         self._match, self._template = _quick(shown, without_year=without_year)
 
     def convert(self, value: object) -> object:
-        """Return a text as a date or a time, or as text in a form that every rule knows."""
+        """Parse a text to a date or a time, or to a text that the field's rule accepts."""
         if type(value) is str and (match := self._match(value)):
             return self._template(*match.groups())
         if not isinstance(value, str):
@@ -108,7 +108,10 @@ class _Pattern:
 
 
 def _quick(pattern: str, *, without_year: bool) -> tuple[Callable[[str], re.Match[str] | None], Callable[..., str]]:
-    """Return a matcher of texts in which every part has all its digits, and a function that joins these parts."""
+    """
+    Return the fast path of a pattern: a matcher for texts with all digits in every part, and a function that joins the
+    parts to a text that the field's rule accepts.
+    """
     pieces = re.findall(r"([^%]+)|%(.?)", pattern, re.DOTALL)
     order = "".join(directive for _, directive in pieces)
     date, times = ("md", [""]) if without_year else ("Ymd", ["", "HM", "HMS", "HMSf"])

@@ -1,4 +1,4 @@
-"""Rows as Python objects become blocks, whatever type of record they are."""
+"""Convert rows that are Python objects, of any type of record, to blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_bubblehouse.customers.nested import Objects, as_dict
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-# A block has a cell for every field of any of its rows; if too many are empty, it is cut in two.
+# A block has a cell for every field of any of its rows. A block with too many empty cells is split in two.
 _CELLS_PER_VALUE = 4
 _FEW_CELLS = 1000
 
@@ -30,7 +30,7 @@ def record_of(row: object) -> dict[Any, Any]:
     :raises InvalidCustomerError: if it is anything else.
     """
     try:
-        if isinstance(row, InvalidCustomerError):  # what the source could not read
+        if isinstance(row, InvalidCustomerError):  # the source could not read this row
             raise row
         record = as_dict(row)
     except InvalidCustomerError:
@@ -106,7 +106,7 @@ def _columns_of(records: list[dict[Any, Any]], names: list[str]) -> dict[Path, S
     """Return the values of records that all have these fields."""
     if len(names) < 2:
         return {(name,): [record[name] for record in records] for name in names}
-    cells = zip(*map(itemgetter(*names), records), strict=True)  # one record after the other, while it is in the cache
+    cells = zip(*map(itemgetter(*names), records), strict=True)  # record by record: this uses the CPU's cache best
     return {(name,): some for name, some in zip(names, cells, strict=True)}
 
 
@@ -127,7 +127,7 @@ def _cells(records: Sequence[dict[Any, Any]], column: str) -> list[Any]:
 
 
 def _cells_or_nested(records: Sequence[dict[Any, Any]], column: str, objects: Objects) -> list[Any]:
-    """Return the values of a column: of a record that does not have it under its whole name, those within an object."""
+    """Return the values of a column; if a record has no key of that name, the value within its objects."""
     cells = _cells(records, column)
     if "." not in column or UNSET not in cells:
         return cells

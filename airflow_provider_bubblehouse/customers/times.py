@@ -1,4 +1,4 @@
-"""Times and dates, in the one spelling that every reader of RFC 3339 knows (…/apidocs/calling/values)."""
+"""Times and dates, in the spelling of RFC 3339 (…/apidocs/calling/values)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOCAL_SEPARATORS = ("-- ::", "--T::")
 _TIME = re.compile(rf"({_DAY})(?:[ Tt]({_HOUR}:{_SIXTY})(?:(:{_SIXTY})(\.[0-9]+)?)?{_OFFSET})?")
 _DATE = re.compile(rf"({_DAY})(?:[ Tt]00:00(?::00(?:\.0+)?)?{_OFFSET})?")
 _from_iso = dt.datetime.fromisoformat
-_LEAP_YEAR = "2000"  # stands in for the unknown year of a birthday, so that 29 February is a day
+_LEAP_YEAR = "2000"  # replaces the unknown year of a birthday, so that 29 February is valid
 _NO_YEAR = "0000"
 
 _NOT_A_TIME = "must be a time such as 2026-01-31T12:00:00+01:00"
@@ -51,13 +51,13 @@ class Calendar:
     def time(self, value: object) -> str:
         """Return a time in RFC 3339. A date alone is its midnight; a time without an offset is in the time zone."""
         if type(value) is str and len(value) == _LOCAL_LENGTH and value[4::3] in _LOCAL_SEPARATORS:
-            # What databases write, so this has to be quick. Python takes no other form that has these separators.
+            # The form that databases write, so this path is fast. No other form that Python parses has these separators.
             try:
                 moment = _from_iso(value)
             except ValueError:
                 raise InvalidCustomerError(_NOT_OF_CALENDAR) from None
             offset = self._offsets[self._utcoffset(moment)]
-            if offset and (moment.hour or not value.startswith("24", 11)):  # an hour that Python takes from 3.14 on
+            if offset and (moment.hour or not value.startswith("24", 11)):  # Python accepts the hour 24 from 3.14 on
                 return value.replace(" ", "T") + offset
         try:
             if isinstance(value, dt.datetime):
@@ -65,11 +65,11 @@ class Calendar:
             if isinstance(value, dt.date):
                 value = dt.date.isoformat(value)
             return self._of_text(_text(value, _NOT_A_TIME))
-        except OverflowError:  # at an end of the calendar, such as 0001-01-01, which stands for none
+        except OverflowError:  # at an end of the calendar, such as 0001-01-01, a common placeholder
             raise InvalidCustomerError(_NOT_OF_CALENDAR) from None
 
     def time_of_change(self, value: object) -> str:
-        """Return the time of a change, which a date alone does not say."""
+        """Return the time of a change; a date without a time is invalid."""
         if isinstance(value, str):
             has_time = not re.fullmatch(_DAY, unmarked(exact_text(value).strip()))
         else:
@@ -89,7 +89,7 @@ class Calendar:
         return f"{day}T{minutes}{seconds or ':00'}{fraction}" + ("Z" if utc else f"{hours}:{rest or '00'}")
 
     def _local(self, day: str, time: str, fraction: str) -> str:
-        """Return a time of the time zone; in a gap or a fold as with ``fold=0``."""
+        """Return a time in the time zone; in a gap or a fold, ``fold`` is 0."""
         try:
             moment = dt.datetime.fromisoformat(f"{day} {time}")
         except ValueError:
@@ -109,7 +109,7 @@ class Calendar:
         return (local - (offset or dt.timedelta())).isoformat() + "+00:00"
 
     def date(self, value: object) -> str:
-        """Return a date, also of a midnight."""
+        """Return a date; a midnight is accepted, too."""
         if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
             return dt.date.isoformat(value)
         match = _DATE.fullmatch(value.isoformat(" ") if isinstance(value, dt.datetime) else _text(value, _NOT_A_DATE))
@@ -128,7 +128,7 @@ class Calendar:
 
 
 class _OffsetTexts(dict[dt.timedelta | None, str]):
-    """Offsets as RFC 3339 writes them, empty for one that it cannot write, such as a local mean time's."""
+    """Offsets in the spelling of RFC 3339, empty for an offset without one, such as that of a local mean time."""
 
     def __missing__(self, offset: dt.timedelta | None) -> str:
         text = ""
@@ -140,7 +140,7 @@ class _OffsetTexts(dict[dt.timedelta | None, str]):
 
 
 def are_times(times: Sequence[str]) -> bool:
-    """Say whether texts are times with an offset, spelled as ``Calendar.time`` returns them."""
+    """Return whether texts are times with an offset, in the spelling of ``Calendar.time``."""
     try:
         msgspec.convert(times, _MOMENTS)
     except msgspec.ValidationError:
@@ -152,7 +152,7 @@ def are_times(times: Sequence[str]) -> bool:
 
 
 def are_dates(dates: Sequence[str]) -> bool:
-    """Say whether texts are dates, spelled as ``Calendar.date`` returns them."""
+    """Return whether texts are dates, in the spelling of ``Calendar.date``."""
     try:
         msgspec.convert(dates, list[dt.date])
     except msgspec.ValidationError:

@@ -1,4 +1,4 @@
-"""Values of JSON's own types: text that UTF-8 can hold, numbers, and what can be nested in ``extras``."""
+"""Values of JSON types: text that UTF-8 can encode, numbers, and the nested values of ``extras``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-MAX_DEPTH = 100  # a fixed limit: where Python's own recursion limit strikes depends on the caller
+MAX_DEPTH = 100  # fixed, because the depth at which Python's recursion limit applies depends on the caller
 MAX_DIGITS = 100
-FIRST_HUGE_NUMBER = 10**MAX_DIGITS  # Python does not even write a number of more than 4300 digits
+FIRST_HUGE_NUMBER = 10**MAX_DIGITS  # Python refuses to format a number of more than 4300 digits
 FIRST_INEXACT_FLOAT = 2**53  # from here on a float skips whole numbers
 _FIRST_INEXACT_FLOAT32 = 2**24
 _FLOAT32 = struct.Struct("<f")
@@ -40,11 +40,11 @@ class Float32(float):
     """
     A float of 32 bits.
 
-    As a float of 64 bits it would show digits that it never had: 12.3 would become 12.300000190734863.
+    As a 64-bit float it would get digits that the source does not have: 12.3 would become 12.300000190734863.
     """
 
     def __new__(cls, value: float) -> Float32:
-        """Create the float that has the shortest decimal of a 32-bit float."""
+        """Create the 64-bit float with the shortest decimal of a 32-bit float."""
         return super().__new__(cls, _shortest_decimal(value) if math.isfinite(value) else value)
 
 
@@ -54,7 +54,7 @@ def _shortest_decimal(value: float) -> str:
 
 
 def exact_text(value: object) -> str:
-    """Return text as plain ``str`` (the encoder does not take subclasses, such as those of enum or numpy)."""
+    """Return text as plain ``str``: the encoder rejects subclasses, such as those of enum or numpy."""
     if type(value) is not str:
         if not isinstance(value, str):
             raise wrong_type("must be text", value)
@@ -70,7 +70,7 @@ def exact_text(value: object) -> str:
 
 
 def are_clean_texts(texts: Iterable[str]) -> bool:
-    """Say whether ``exact_text`` accepts all of these."""
+    """Return whether ``exact_text`` accepts all of these texts."""
     joined = "".join(texts)
     if "\0" in joined:
         return False
@@ -83,7 +83,7 @@ def are_clean_texts(texts: Iterable[str]) -> bool:
 
 
 def unmarked(text: str) -> str:
-    """Remove the mark with which a spreadsheet says that a cell is text: ``'7`` and ``="7"`` are ``7``."""
+    """Remove a spreadsheet's marker for a text cell: ``'7`` and ``="7"`` become ``7``."""
     if text[:1] in ("'", "=") and (match := _MARKED.fullmatch(text)):
         return (match[1] if match[2] is None else match[2]).strip()
     return text
@@ -96,16 +96,16 @@ def require_finite(value: float | Decimal) -> None:
 
 
 def require_written_out(value: int) -> None:
-    """Raise if a number has so many digits that it is not a number of a customer."""
+    """Raise if a number has more digits than any customer's number."""
     if abs(value) >= FIRST_HUGE_NUMBER:
         raise InvalidCustomerError(_HUGE)
 
 
 def whole_number(value: float | Decimal) -> int | None:
     """
-    Return a number that is whole, as Python's own, and None for any other.
+    Return a whole number as ``int``, and None for any other number.
 
-    :raises InvalidCustomerError: if it has lost digits, or is not finite.
+    :raises InvalidCustomerError: if the number has lost digits, or is not finite.
     """
     if isinstance(value, int):
         require_written_out(value)
@@ -133,10 +133,10 @@ def decimal_text(value: float | Decimal) -> str:
 
 def from_json_text(text: str, kind: type) -> Any:
     """
-    Return what a text says in JSON, or as the literal of a Postgres array.
+    Decode a text that is JSON, or the literal of a Postgres array.
 
     :param kind: ``list`` or ``dict``.
-    :raises ValueError: if the text does not say one.
+    :raises ValueError: if the text is not a value of this kind.
     """
     text = text.strip()
     if kind is list and text.startswith("{"):
@@ -166,14 +166,14 @@ def _from_postgres_array(text: str) -> list[str]:
 
 def decode_all(texts: Sequence[str], kind: type) -> list[Any] | None:
     """
-    Decode many JSON texts at once; None if ``from_json_text`` has to look at each.
+    Decode many JSON texts at once; return None if ``from_json_text`` has to decode each text.
 
-    :param texts: texts, of which none is empty.
+    :param texts: the texts; all of them are non-empty.
     :param kind: ``list`` or ``dict``.
     """
     first, last = ("[", "]") if kind is list else ("{", "}")
-    # Where a text ends with ] and the next one begins with [, no value goes on from one to the other. So there is one
-    # value at least in each, and as many values as texts means one in each.
+    # If a text ends with ] and the next one begins with [, no value spans both. So each text has at least one value, and
+    # equal numbers of texts and values mean one value per text.
     if {*map(itemgetter(0), texts)} != {first} or {*map(itemgetter(-1), texts)} != {last}:
         return None
     try:
@@ -188,11 +188,11 @@ _ANYTHING = msgspec.json.Decoder()
 
 def plain_value(value: object, convert_other: Callable[[object], object], depth: int = MAX_DEPTH) -> Any:
     """
-    Return a value of any shape in JSON's own types.
+    Return any value in JSON types.
 
     :param value: the value.
     :param convert_other: converts a value of another type, such as a time, or raises.
-    :param depth: how deeply it may be nested.
+    :param depth: the maximum depth of nesting.
     :raises InvalidCustomerError: if JSON cannot hold it without loss.
     """
     if value is None or value is True or value is False:
@@ -224,7 +224,7 @@ def _name(name: object) -> str:
 
 def are_plain(values: Iterable[Any], *, clean: bool) -> bool:
     """
-    Say whether ``plain_value`` returns all of these as they are.
+    Return whether ``plain_value`` returns all of these values unchanged.
 
     :param values: the values.
     :param clean: whether every text in them is known to be UTF-8 without a NUL.
