@@ -1,7 +1,7 @@
 """
 The parameter ``formats``: how a source writes the values of a field.
 
-A format is a function of one value that runs before the field's rule. It returns a value for the rule, returns UNSET for
+A format is a function of one value that runs before the field's rule. It returns a value for the rule, or UNSET for
 "absent", or raises ``InvalidCustomerError``. It is not called for null, empty and blank values.
 """
 

@@ -51,7 +51,7 @@ class Calendar:
     def time(self, value: object) -> str:
         """Return a time in RFC 3339. A date alone is its midnight; a time without an offset is in the time zone."""
         if type(value) is str and len(value) == _LOCAL_LENGTH and value[4::3] in _LOCAL_SEPARATORS:
-            # The form that databases write, so this path is fast. No other form that Python parses has these separators.
+            # The form that databases write, so this path is fast. Python parses no other form with these separators.
             try:
                 moment = _from_iso(value)
             except ValueError:

@@ -172,8 +172,8 @@ def decode_all(texts: Sequence[str], kind: type) -> list[Any] | None:
     :param kind: ``list`` or ``dict``.
     """
     first, last = ("[", "]") if kind is list else ("{", "}")
-    # If a text ends with ] and the next one begins with [, no value spans both. So each text has at least one value, and
-    # equal numbers of texts and values mean one value per text.
+    # If a text ends with ] and the next one begins with [, no value spans both. So each text has at least one value,
+    # and equal numbers of texts and values mean one value per text.
     if {*map(itemgetter(0), texts)} != {first} or {*map(itemgetter(-1), texts)} != {last}:
         return None
     try:

@@ -9,17 +9,17 @@ from airflow_provider_bubblehouse.errors import PermanentError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CHUNK_ROWS = 1000  # rows held at once, so that the work a chunk costs is small beside that of its rows
-BLOCK_BYTES = 64 * 1024  # what is worked on at once: of more, the C library asks the system for memory each time
-READ_BYTES = 4 * BLOCK_BYTES  # what is read at once: at each read the lanes take over, which costs more than it does
-MAX_ROW_BYTES = 16 * 1024 * 1024  # far beyond any call; bounds the memory that a file without line ends takes
+CHUNK_ROWS = 1000  # rows per chunk; enough that the cost of a chunk is small compared with that of its rows
+BLOCK_BYTES = 64 * 1024  # processed at once; for larger blocks, the C library asks the system for memory each time
+READ_BYTES = 4 * BLOCK_BYTES  # read at once; each read switches to the threads of the lanes, which costs more
+MAX_ROW_BYTES = 16 * 1024 * 1024  # far larger than any call; bounds the memory for a file without line ends
 
 
 class Readable(Protocol):
-    """What bytes are read from."""
+    """A source of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """Read about as many bytes as asked for; none at the end."""
+        """Read about ``size`` bytes; none at the end."""
 
 
 def whole_lines(name: str, stream: Readable, *, ends: bytes = b"\n") -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes: text, compressed text, or another kind of file under the name of a text file."""
+"""Recognise a file by its first bytes: text, compressed text, or another kind of file with the name of a text file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _START = 4096  # bytes; the first two names in an Excel workbook are among them
 
 _SAVE_AS_CSV = "save its sheet as CSV (UTF-8)"
-_COMPRESS_ANEW = "decompress it, or compress it with gzip or zstd instead"
+_RECOMPRESS = "decompress it, or compress it with gzip or zstd instead"
 _OTHER_KINDS = (
     (rb"PK\x03\x04.*?(?:\[Content_Types\]\.xml|xl/)", "an Excel workbook", _SAVE_AS_CSV),
     (rb"PK\x03\x04", "a zip archive", "unpack it, or compress the file in it with gzip instead"),
@@ -30,8 +30,8 @@ _OTHER_KINDS = (
     (rb".{257}ustar", "a tar archive", "unpack it, or compress the file in it with gzip instead"),
     (rb"PAR1\x15", "a Parquet file", "set file_format='parquet'"),
     (rb"Obj\x01", "an Avro file", "convert it to Parquet"),
-    (rb"BZh[1-9]1AY&SY", "compressed with bzip2", _COMPRESS_ANEW),
-    (rb"\xfd7zXZ\x00", "compressed with xz", _COMPRESS_ANEW),
+    (rb"BZh[1-9]1AY&SY", "compressed with bzip2", _RECOMPRESS),
+    (rb"\xfd7zXZ\x00", "compressed with xz", _RECOMPRESS),
     (rb"%PDF-", "a PDF document", "export the rows as CSV"),
     (rb"(?i)\s*<(?:!doctype|html)", "a web page", "a download may have led to a login page"),
     (rb"<\?xml", "an XML document", "export the rows as CSV or JSON"),
@@ -41,11 +41,11 @@ _OTHER_KINDS = (
 @contextmanager
 def decompressed(name: str, stored: io.RawIOBase) -> Iterator[io.BufferedReader]:
     """
-    Open a text file and decompress it if it is compressed, whatever its name says.
+    Open a text file, and decompress it if its first bytes say that it is compressed.
 
     :param name: the file's name.
     :param stored: the file.
-    :raises PermanentError: if it is another kind of file, or is damaged; so does reading it.
+    :raises PermanentError: if it is another kind of file, or damaged, also while it is read.
     """
     stream: Any
     damage: tuple[type[Exception], ...]

@@ -1,4 +1,4 @@
-"""CSV in any dialect. An empty cell, or one of blanks, is absent."""
+"""Read CSV in any dialect. An empty or blank cell is absent."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.customers.blocks import Path
     from airflow_provider_bubblehouse.formats.dialect import Dialect
 
-_WITHIN_QUOTES = "unexpected end of data"  # the csv module's words, which has no class for it
+_WITHIN_QUOTES = "unexpected end of data"  # the message of the csv module, which has no class for this error
 _NEVER_CLOSED = "a quote that is never closed"
 _TOO_LONG = "a quote that is never closed, or a cell of more than a million characters"
 _AFTER_QUOTE = "a closing quote is followed by other text"
-_MAX_CELL_CHARACTERS = 1024 * 1024  # a cell in quotes is read again with each further block of it
+_MAX_CELL_CHARACTERS = 1024 * 1024  # a quoted cell is parsed again with each further block
 
-_BLANKS = "\t\v\f\x1c\x1d\x1e\x1f "  # in ASCII, but for line ends, of which a cell without quotes has none
+_BLANKS = "\t\v\f\x1c\x1d\x1e\x1f "  # the blanks of ASCII without line ends, which need quotes
 
-# A cell's text becomes longer in JSON by escapes and by what a rule adds, such as the offset of a time.
+# In JSON, a cell is longer by escapes, and by additions of a rule, such as the offset of a time.
 _LONGEST_ESCAPE = len("\\u0000")
 _LONGEST_ADDITION = len('":{"":"",') + len("+00:00:00")
 
@@ -56,7 +56,7 @@ def read_csv(
     :param name: the file's name.
     :param stream: the file.
     :param columns: column to field, None to send each column under its own name.
-    :param dialect: how the file is written.
+    :param dialect: the file's dialect.
     :raises PermanentError: if the rest of the file cannot be read.
     """
     file = _File(name, stream.peek(1), columns, dialect)
@@ -92,10 +92,10 @@ class _File(NamedTuple):
     """
     What is known about a CSV file before its rows are read.
 
-    :param name: its name.
+    :param name: the file's name.
     :param start: its first bytes.
     :param columns: column to field, None to send each column under its own name.
-    :param dialect: how it is written.
+    :param dialect: its dialect.
     """
 
     name: str
@@ -105,7 +105,7 @@ class _File(NamedTuple):
 
 
 def _blocks(name: str, stream: io.BufferedReader, dialect: Dialect) -> Iterator[bytes]:
-    """Yield whole lines as UTF-8, without the lines to skip and without byte order marks before and after these."""
+    """Yield whole lines as UTF-8, without skipped lines, and without byte order marks before or after these."""
     to_skip, at_start = dialect.skip_rows, True
     text = stream if dialect.is_utf8 else Utf8Stream(stream, dialect.encoding)
     for lines in whole_lines(name, text, ends=b"\r\n"):
@@ -123,9 +123,9 @@ def _blocks(name: str, stream: io.BufferedReader, dialect: Dialect) -> Iterator[
 
 class _Parser:
     """
-    Splits text into the cells of its rows, with their escapes, as Python's csv module does.
+    Splits text into rows of cells with Python's csv module. Escape characters stay in the cells.
 
-    :param dialect: how the text is written.
+    :param dialect: the dialect of the text.
     """
 
     def __init__(self, dialect: Dialect) -> None:
@@ -139,13 +139,13 @@ class _Parser:
         }
         self._escape = escape
         self._escape_pair = re.compile(re.escape(escape or "") + "(.)", re.DOTALL)
-        # Without any of these, all delimiters and line ends in a text separate cells and rows.
+        # In a text without any of these, each delimiter ends a cell, and each line end a row.
         special = [quote] if quote else []
         special += [escape + character for character in (delimiter, "\r", "\n")] if escape else []
         self._special = [text.encode() for text in special]
 
     def is_needed_for(self, block: bytes) -> bool:
-        """Say whether splitting at delimiters and line ends may give other cells than this parser."""
+        """Return whether splitting at delimiters and line ends could give other cells than this parser."""
         if self._escape is not None and block.endswith(self._escape.encode()):
             return True
         return any(text in block for text in self._special)
@@ -159,7 +159,8 @@ class _Parser:
         Return the rows of a text.
 
         :param text: whole lines.
-        :return: the rows, the number of their lines, the rest if it ends within quotes or is broken, and its fault.
+        :return: the rows; the number of their lines; the rest of a text that ends within quotes or is broken; and what
+            is wrong with this rest.
         """
         lines = list(io.StringIO(text, newline=""))
         rows: list[list[str]] = []
@@ -179,7 +180,7 @@ class _Parser:
         return rows, whole, "".join(lines[whole:]), fault
 
     def _with_escapes_kept(self, text: str, lines: list[str]) -> Iterable[str]:
-        """Return lines of which the reader, which removes an escape character, leaves what was escaped and how."""
+        """Return lines with doubled escapes: the reader removes one escape, and ``null_values`` need the other."""
         if self._escape is None or self._escape not in text:
             return lines
         escape = self._escape
@@ -188,7 +189,7 @@ class _Parser:
 
 def _table(file: _File, header: Sequence[str]) -> Table:
     """
-    Return the columns of a CSV.
+    Return the columns of a CSV file.
 
     :raises PermanentError: if columns are missing.
     """
@@ -209,7 +210,7 @@ def _table(file: _File, header: Sequence[str]) -> Table:
 
 
 def _header_error(file: _File, header: Sequence[str], fault: str) -> PermanentError | None:
-    """Return what to raise if another option would give the columns that are missing; None if none would."""
+    """Return the error if another option would find the missing columns; None if no option would."""
     if file.dialect.column_names is not None:
         return None
     if better := better_options(file.start, file.columns, file.dialect):
@@ -230,12 +231,12 @@ def _other_dialect_error(file: _File, better: Mapping[str, Any]) -> PermanentErr
 
 class Table:
     """
-    The columns of a CSV.
+    The columns of a CSV file.
 
     :param file: the file.
-    :param width: how many cells a row has.
-    :param places: of each field that is sent, and of each column that holds objects, the place of its cell in a row.
-    :param nested: the column of each field that is within such an object, such as ``traits.email``.
+    :param width: the number of cells in a row.
+    :param places: the place in a row of each field that is sent, and of each column that contains objects.
+    :param nested: the column of each field within such an object, such as ``traits.email``.
     """
 
     def __init__(self, file: _File, width: int, places: Mapping[Path | str, int], nested: Mapping[Path, str]) -> None:
@@ -252,16 +253,16 @@ class Table:
         self._not_utf8_names = "" if are_clean_texts([names]) else self._not_utf8(names)
         self._canonical = CanonicalFields(paths, texts_only=True)
         self._blanks = _BLANKS.replace(file.dialect.delimiter, "")
-        # Bytes that the names in a row do not exceed as JSON, with what rules add to values.
+        # The maximum size in bytes of the names in a row as JSON, with the additions of rules to values.
         self._names_size = sum(
             len(name) * _LONGEST_ESCAPE + _LONGEST_ADDITION for path in (*paths, *nested) for name in path
         )
 
     def block_of_lines(self, block: bytes) -> Block | None:
         """
-        Return rows that only have to be split at their delimiters, because they have no quotes.
+        Split rows without quotes at their delimiters.
 
-        :param block: whole lines; empty ones are not rows.
+        :param block: whole lines; empty lines are not rows.
         :return: the rows, None if they are not UTF-8.
         """
         delimiter, width = self._dialect.delimiter, self._width
@@ -275,11 +276,9 @@ class Table:
         else:
             text = lines.replace("\n", f"{delimiter}\n{delimiter}")
         count, cells = text.count("\n"), text.split(delimiter)
-        # All rows have as many cells if all line feeds, now cells of their own, are where that puts them.
+        # Line feeds are cells of their own now. If each of them has the right place, all rows have the right width.
         fits = len(cells) == count * (width + 1) + 1 and cells[width :: width + 1].count("\n") == count
-        if (
-            has_returns
-        ):  # which have become delimiters; so each has to be before a line feed, and each line feed after one
+        if has_returns:  # these have become delimiters, so each of them must precede a line feed, and vice versa
             fits = fits and count == lines.count("\r") == lines.count("\r\n")
         if not fits or not block.endswith(b"\n") or (width == 1 and "" in cells[:-1]):
             text = lines.replace("\r\n", "\n").replace("\r", "\n")
@@ -290,10 +289,10 @@ class Table:
 
     def block_of_rows(self, rows: list[list[str]], text: str) -> Block:
         """
-        Return rows that are split into cells already.
+        Return rows that are already split into cells.
 
         :param rows: the cells of each row.
-        :param text: the text that they come from.
+        :param text: the text of the rows.
         """
         broken: dict[int, InvalidCustomerError] = {}
         if set(map(len, rows)) != {self._width}:
@@ -337,13 +336,13 @@ class Table:
         )
 
     def _by_field(self, cells: Mapping[Path | str, Sequence[Any]]) -> Mapping[Path, Sequence[Any]]:
-        """Return the values of each field, also of those within objects."""
+        """Return the values of each field, including the fields within objects."""
         objects = Objects(lambda head: cells[head])
         by_field = {path: some for path, some in cells.items() if isinstance(path, tuple)}
         return by_field | {path: objects.cells(column) for path, column in self._nested.items()}
 
     def _values(self, columns: Mapping[Path | str, Sequence[str]], text: str) -> Mapping[Path | str, Sequence[str]]:
-        """Return cells without escape characters, and empty ones in place of null values."""
+        """Replace null values by empty cells, and remove escape characters."""
         escape, quote = self._dialect.escape_char, self._dialect.quote_char
         nulls = {null for null in self._dialect.null_values if null in text or (quote and quote in null)}
         if nulls:
@@ -356,7 +355,7 @@ class Table:
         }
 
     def _not_utf8(self, text: str) -> str:
-        """Say what is wrong with a cell that is not in the file's encoding, and which option would fix it."""
+        """Return the reason for a cell that is not in the file's encoding, with the option that would fix it."""
         is_utf8 = self._dialect.is_utf8
         data = text.encode(errors="surrogateescape") if is_utf8 else self._file.start
         better = better_encoding(data, self._dialect)
@@ -371,7 +370,7 @@ def _without(nulls: Set[str], cells: Sequence[str]) -> Sequence[str]:
 
 
 def _given(cells: Sequence[str], *, may_be_blank: bool) -> Sequence[Any]:
-    """Return cells with UNSET in place of the empty and blank ones."""
+    """Replace empty and blank cells by UNSET."""
     if all(cells) and not (may_be_blank and True in map(str.isspace, cells)):
         return cells
     return [cell if cell and not cell.isspace() else UNSET for cell in cells]
@@ -379,9 +378,9 @@ def _given(cells: Sequence[str], *, may_be_blank: bool) -> Sequence[Any]:
 
 def _broken_csv_error(file: _File, line: int, fault: str, rest: str, *, in_header: bool) -> PermanentError:
     """
-    Return what to raise for a CSV that is broken.
+    Return the error for a broken CSV file.
 
-    :param rest: its text from the beginning of the broken row.
+    :param rest: its text from the start of the broken row.
     """
     if in_header and (better := better_options(file.start, file.columns, file.dialect)):
         return _other_dialect_error(file, better)

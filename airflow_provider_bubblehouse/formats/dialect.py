@@ -1,4 +1,4 @@
-"""The dialect of a CSV file: the options that a user sets for it. An option that cannot work fails here."""
+"""The dialect of a CSV file: the options that a user sets, and their checks."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _TEXT_TO_TRY = "id,email\r\n1,\r\n"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """
-    How a CSV file is written.
+    The dialect of a CSV file.
 
     :param delimiter: the character between two cells.
     :param encoding: the encoding of the text, one of Python's text encodings.
-    :param quote_char: the character around a cell that contains a delimiter or a line break; None if there is none.
-    :param escape_char: the character before one that has no special meaning there; None if a quote character within a
-        cell is doubled.
-    :param null_values: cells that are absent, like empty ones. They are compared before escapes are removed.
+    :param quote_char: the character around a cell that contains a delimiter or a line break; None for no quoting.
+    :param escape_char: the character that removes the special meaning of the next one; None if a quote character within
+        a cell is doubled.
+    :param null_values: cells that count as absent, like empty cells. They are compared before escapes are removed.
     :param column_names: the columns of a file without a header; None if the first row is the header.
     :param skip_rows: how many lines to skip before the header, or before the first row.
     :raises PermanentError: if an option cannot work.
@@ -43,9 +43,9 @@ class Dialect:
     @classmethod
     def of(cls, options: object) -> Dialect:
         """
-        Return the dialect that a user describes.
+        Create a dialect from a user's options.
 
-        :param options: a mapping from the names of these parameters to their values; None for the default dialect.
+        :param options: a mapping from the names of the parameters to their values; None for the default dialect.
         :raises PermanentError: if it is not such a mapping, or an option cannot work.
         """
         if options is None:
@@ -66,7 +66,7 @@ class Dialect:
             raise PermanentError('csv: delimiter must be one character, such as ";", or "\\t" for a tab.')
         for name in ("quote_char", "escape_char"):
             if getattr(self, name) is not None and not _is_character(getattr(self, name)):
-                raise PermanentError(f"csv: {name} must be one character, or None for none.")
+                raise PermanentError(f"csv: {name} must be one character, or None.")
         self._check_distinct()
         self._check_encoding()
         if not _are_texts(self.null_values):
@@ -82,7 +82,7 @@ class Dialect:
         return codecs.lookup(self.encoding).name in (UTF8, "utf-8-sig")
 
     def settings(self) -> dict[str, Any]:
-        """Return all options in JSON's own types."""
+        """Return all options as JSON types."""
         names = None if self.column_names is None else list(self.column_names)
         return {**asdict(self), "null_values": list(self.null_values), "column_names": names}
 
@@ -132,9 +132,9 @@ def _is_text(value: object) -> bool:
 
 
 def _decodes_text(encoding: str) -> bool:
-    """Say whether an encoding is one of text, and can be decoded piece by piece with bytes that it cannot decode."""
+    """Return whether an encoding is for text, and decodes piece by piece, with an error handler for wrong bytes."""
     try:
-        io.TextIOWrapper(io.BytesIO(), encoding=encoding)  # refuses what is not an encoding of text, such as hex
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding)  # refuses codecs that are not for text, such as hex
         decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
         return decoder.decode(_TEXT_TO_TRY.encode(encoding), final=True) == _TEXT_TO_TRY
     except (LookupError, ValueError):

@@ -1,4 +1,4 @@
-"""The encoding of a text file: its byte order marks, and the conversion of any encoding to UTF-8."""
+"""Detect byte order marks, and convert text of any encoding to UTF-8."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _WIDE_MARKS = {  # a mark of UTF-32 begins with one of UTF-16
     codecs.BOM_UTF16_BE: UTF16,
     b"\0\0\0": "utf-32-be",
 }
-_START = 4  # bytes that are looked at
+_START = 4  # bytes; the longest mark
 
 _BAD_TEXT = "airflow_provider_bubblehouse.bad_text"
-_BAD_BYTE, _BAD_CHARACTER = b"\xff", "\udcff"  # a byte that no UTF-8 has, and how Python decodes it
+_BAD_BYTE, _BAD_CHARACTER = b"\xff", "\udcff"  # a byte that never occurs in UTF-8, and its surrogate in Python
 
 
 def _mark_bad_text(error: UnicodeError) -> tuple[str | bytes, int]:
     """
-    Replace what an encoding does not have by a byte that is not UTF-8, so that the rules find the field that it is in.
+    Replace text that cannot be decoded by a byte that is not UTF-8, so that the rules report its field.
 
-    Python's ``surrogateescape`` does not do: it fails in UTF-16, and bytes that it passes on may be UTF-8 by chance.
+    Python's ``surrogateescape`` does not work here: it fails in UTF-16, and its bytes may be valid UTF-8 by chance.
     """
     if isinstance(error, UnicodeDecodeError):
         return _BAD_CHARACTER, error.end
@@ -54,7 +54,7 @@ class Utf8Stream:
         self._decoder = codecs.getincrementaldecoder(encoding)(_BAD_TEXT)
 
     def read(self, size: int) -> bytes:
-        """Read about as many bytes as asked for; none at the end of the file."""
+        """Read about ``size`` bytes; none at the end of the file."""
         while data := self._stream.read(size):
             if text := self._decoder.decode(data):
                 return text.encode(errors=_BAD_TEXT)
@@ -62,7 +62,7 @@ class Utf8Stream:
 
 
 def wide_encoding_of(start: bytes) -> str | None:
-    """Return which UTF-16 or UTF-32 a text begins with; None if it does not look like any."""
+    """Return the UTF-16 or UTF-32 encoding that a text begins with; None for another encoding."""
     for mark, encoding in _WIDE_MARKS.items():
         if start.startswith(mark):
             return encoding
@@ -72,7 +72,7 @@ def wide_encoding_of(start: bytes) -> str | None:
 
 
 def without_utf8_marks(block: bytes) -> bytes:
-    """Return some bytes without the byte order marks before them."""
+    """Remove all byte order marks at the start of a block."""
     while block.startswith(UTF8_MARK):
         block = block.removeprefix(UTF8_MARK)
     return block
@@ -80,7 +80,7 @@ def without_utf8_marks(block: bytes) -> bytes:
 
 def require_utf8(name: str, stream: io.BufferedReader) -> None:
     """
-    Skip the byte order marks of a file that has to be UTF-8: two, if both what exported and what saved it add one.
+    Skip the byte order marks of a file that has to be UTF-8; a file that was exported and saved again may have two.
 
     :param name: the file's name.
     :param stream: the file.

@@ -1,4 +1,4 @@
-"""JSON: a file that is one array of objects, decoded value by value."""
+"""Read JSON: one array of objects, decoded value by value."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _read_rows(name: str, stream: BinaryIO) -> Iterator[list[object]]:
         ) from None
 
 
-_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|["\[\]{}]', re.DOTALL)  # brackets in a text do not count
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|["\[\]{}]', re.DOTALL)  # matches whole texts, to skip the brackets in them
 
 
 _NO_COMMA = "two rows without a comma between them"
@@ -84,7 +84,7 @@ class _NotJsonError(ValueError):
     A text is not JSON.
 
     :param fault: why not.
-    :param place: where, in characters that are not taken yet; negative for those that are.
+    :param place: the distance in characters from the scanner's position; negative for characters before it.
     """
 
     def __init__(self, fault: str, place: int = 0) -> None:
@@ -94,9 +94,9 @@ class _NotJsonError(ValueError):
 
 class _JsonScanner:
     """
-    Reads a JSON array value by value, holding about one value at a time.
+    Reads a JSON array value by value, with about one value in memory.
 
-    Python's own decoder, because ijson's turns what UTF-8 cannot hold into question marks.
+    Uses Python's own decoder, because that of ijson replaces invalid text by question marks.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -113,9 +113,9 @@ class _JsonScanner:
 
     def byte(self, place: int) -> int:
         """
-        Return the number of a byte in the file, the first one being 1.
+        Return the number of a byte in the file, beginning with 1.
 
-        :param place: how many characters it is after the last one that has been taken.
+        :param place: the distance in characters from the last one that has been taken.
         """
         return self._dropped_bytes + byte_of(self._buffer, self._position + place)
 
@@ -163,7 +163,7 @@ class _JsonScanner:
         while True:
             depth = 0
             for match in _BRACKET.finditer(self._buffer, self._position):
-                if match[0] == '"':  # the text goes on in what is not read yet
+                if match[0] == '"':  # the text continues after the buffer
                     break
                 depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
                 if not depth:

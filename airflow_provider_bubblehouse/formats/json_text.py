@@ -1,4 +1,4 @@
-"""JSON text: how it is decoded, and what is wrong with text that is not JSON, without showing any of it."""
+"""Decode JSON text, and explain what is wrong with text that is not JSON, without showing any of it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from airflow_provider_bubblehouse.customers.values import FIRST_HUGE_NUMBER, MAX
 
 
 def _whole(digits: str) -> int:
-    return int(digits) if len(digits) <= MAX_DIGITS + 1 else FIRST_HUGE_NUMBER  # which no rule accepts
+    return int(digits) if len(digits) <= MAX_DIGITS + 1 else FIRST_HUGE_NUMBER  # no rule accepts this number
 
 
-# Takes what msgspec does not: NaN, lone surrogates, numbers of any size. So the rules can say which field is wrong.
+# Accepts NaN, lone surrogates and numbers of any size, unlike msgspec. So the rules can report the invalid field.
 PYTHON_DECODER = json.JSONDecoder(parse_int=_whole)
 _DECODER = msgspec.json.Decoder()
 
@@ -39,9 +39,9 @@ _FAULTS: tuple[tuple[str, str], ...] = (  # how the messages of Python's decoder
 
 def decode_line(line: bytes) -> object:
     """
-    Decode one JSON value, which has the verdict that it has in a JSON array.
+    Decode one JSON value, with the same verdict as in a JSON array.
 
-    :param line: the value; blanks around it do not matter.
+    :param line: the value; blanks around it are ignored.
     :raises InvalidCustomerError: if it is not JSON.
     """
     with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -62,7 +62,7 @@ def fault_of(error: json.JSONDecodeError) -> str:
     """
     Return why a text is not JSON.
 
-    :param error: what Python's decoder says about it.
+    :param error: the error of Python's decoder.
     """
     text, place = error.doc, error.pos
     found, before = text[place : place + 1], text[:place].rstrip()[-1:]
@@ -81,5 +81,5 @@ def fault_of(error: json.JSONDecodeError) -> str:
 
 
 def byte_of(text: str, place: int) -> int:
-    """Return the number of the byte at which a character of a text stands, the first one being 1."""
+    """Return the number of a character's first byte in a text, beginning with 1."""
     return len(text[:place].encode(errors="surrogateescape")) + 1

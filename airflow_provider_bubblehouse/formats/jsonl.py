@@ -1,7 +1,7 @@
 """
-JSONL: one JSON object a line. The files of a ``rejected_path`` are JSONL, too.
+Read JSONL: one JSON object per line. The files of a ``rejected_path`` are JSONL, too.
 
-Lines are decoded into objects that have the fields of the first line, which is quicker than into dicts.
+Lines are decoded into objects with the fields of the first line, because this is faster than decoding into dicts.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
     from airflow_provider_bubblehouse.customers.blocks import Path
 
-_MOST_FIELDS = 200  # of a row that is decoded by its fields; names that go on and on are data in the names' place
-_LONGEST_ESCAPE = 6  # bytes that a byte of the source becomes at most, such as a digit of the exponent in 1e15
+_MOST_FIELDS = 200  # of a row that is decoded by its fields; a row with more has data where the names should be
+_LONGEST_ESCAPE = 6  # bytes for one byte of the source at most, such as a digit of the exponent in 1e15
 _LONGEST_ADDITION = 16  # bytes that a rule adds at most, such as the offset of a time
 
 _EXTRAS = ("extras",)
 
-# All that msgspec raises of a line that it does not take; before 0.21 its own error is not a ValueError.
+# All errors of msgspec for a line that it does not decode; before 0.21 its own error is not a ValueError.
 _NOT_TAKEN = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
@@ -76,7 +76,7 @@ def _customer_in(row: object) -> object:
 
 class _Lines:
     """
-    Decodes lines by the fields that they are expected to have: those that lines before them had.
+    Decodes lines by their expected fields: those of earlier lines.
 
     :param name: the file's name.
     :param first: its first line.
@@ -115,7 +115,7 @@ class _Lines:
         return self._blocks_of_each(text)
 
     def _block_as_expected(self, shape: _Shape, rows: list[Any], lines: list[bytes], text: bytes) -> Block:
-        clean = b"\\" not in text or b"\\u0000" not in text  # an escape is the only way in which JSON can hold a NUL
+        clean = b"\\" not in text or b"\\u0000" not in text  # JSON can contain a NUL only as an escape
         return Block(
             file=self._name,
             count=len(rows),
@@ -129,7 +129,7 @@ class _Lines:
         )
 
     def _blocks_of_each(self, text: bytes) -> Iterator[Block]:
-        """Yield rows of which one at least is not as expected."""
+        """Yield rows if at least one of them has other fields or types than expected."""
         lines = list(filter(bytes.strip, text.split(b"\n")))
         broken: dict[int, InvalidCustomerError] = {}
         expected = len(self._loose), self._extras
@@ -155,7 +155,7 @@ class _Lines:
 
     def _decode_one(self, place: int, line: bytes, broken: dict[int, InvalidCustomerError]) -> Any:
         """
-        Decode a line, or note what is wrong with it.
+        Decode a line, or add its fault to ``broken``.
 
         :raises _OtherFieldsError: if it has other fields than expected.
         """
@@ -175,7 +175,7 @@ class _Lines:
         return row
 
     def _loosen(self, shape: _Shape, row: Any) -> None:
-        """Note which fields of a row are of another type than expected; from now on they may be."""
+        """Note which fields of a row have another type than expected; from now on they may have any type."""
         for path, attribute in shape.attributes.items():
             value = getattr(row, attribute)
             if value is not None and value is not UNSET and path not in self._loose:
@@ -195,10 +195,10 @@ class _Shape:
     A type for lines that have certain fields.
 
     :param fields: name in the line to field.
-    :param loose: the fields that may be of any type; the others are of the type that they should have.
-    :param extras: a type for ``extras`` that takes less time than a dict, None if there is none.
-    :param forbid_others: whether other fields are a fault; else they are left out.
-    :raises ValueError: if there is no such type.
+    :param loose: the fields that may have any type; the others have their expected type.
+    :param extras: a type for ``extras`` that is faster than a dict; None to use a dict.
+    :param forbid_others: whether other fields are an error; otherwise they are left out.
+    :raises ValueError: if such a type cannot be created.
     """
 
     def __init__(
@@ -240,7 +240,7 @@ def _shape_of(
 
 
 def _extras_type(fields: Mapping[str, Path], row: object) -> type[msgspec.Struct] | None:
-    """Return a type for ``extras`` that have the names of those in a row; None if there is none."""
+    """Return a type for ``extras`` with the names of those in a row; None if it cannot be created."""
     name = next((name for name, path in fields.items() if path == _EXTRAS), None)
     extras = row.get(name) if isinstance(row, dict) else None
     if not isinstance(extras, dict) or not 0 < len(extras) <= _MOST_FIELDS:

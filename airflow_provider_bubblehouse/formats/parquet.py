@@ -1,4 +1,4 @@
-"""Parquet, read with pyarrow (extra ``parquet``), column by column."""
+"""Read Parquet with pyarrow (extra ``parquet``), column by column."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, Path] | None
     Yield the rows of a Parquet file.
 
     :param name: the file's name.
-    :param stream: the file, which can be read at any place.
+    :param stream: the file, which supports ``seek``.
     :param columns: column to field, None to send each column under its own name.
     :raises PermanentError: if it cannot be read.
     """
@@ -37,7 +37,7 @@ def read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, Path] | None
         ) from None
     row = 0
     try:
-        file = ParquetFile(stream, pre_buffer=False)  # which reads the whole file first
+        file = ParquetFile(stream, pre_buffer=False)  # with it, pyarrow reads the whole file first
         header = file.schema_arrow.names
         targets = columns if columns is not None else {column: (column,) for column in header}
         nested, of_any_fields = _objects_in(file.schema_arrow)
@@ -48,7 +48,7 @@ def read_parquet(name: str, stream: BinaryIO, columns: Mapping[str, Path] | None
             yield _block(name, batch, targets, id_column_of(columns))
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
-            raise  # the store's; pyarrow's own, of a page that is broken, has neither class nor number
+            raise  # an error of the store; pyarrow's error of a broken page is a plain OSError without a number
         raise PermanentError(
             f"{name}, after row {row}: this is no whole Parquet file, or holds times finer than a microsecond."
         ) from None
@@ -58,7 +58,7 @@ def _objects_in(schema: Any) -> tuple[list[str], list[str]]:
     """
     Return the names of the fields within structs, such as ``traits.email``, and the columns that are not structs.
 
-    The schema does not say which fields are in a map or in JSON text.
+    The schema does not list the fields of a map or of JSON text.
     """
     from pyarrow import types
 
@@ -69,7 +69,7 @@ def _objects_in(schema: Any) -> tuple[list[str], list[str]]:
 
 
 def _names_within(parent: str, kind: Any) -> Iterator[str]:
-    """Yield the names of all fields below one, those within maps and JSON text excepted."""
+    """Yield the names of all fields within a struct, except those within maps and JSON text."""
     from pyarrow import types
 
     for field in kind:
@@ -100,10 +100,10 @@ def _are_times(array: Any, path: Path) -> bool:
 
 def _cells(array: Any, *, as_texts: bool) -> list[Any]:
     """
-    Return a column's values as the rules expect them.
+    Return a column's values in the types that the rules expect.
 
     :param array: the column.
-    :param as_texts: whether they are times that become texts.
+    :param as_texts: whether to convert times to texts.
     """
     if as_texts:
         array = _as_texts(array)
@@ -113,12 +113,12 @@ def _cells(array: Any, *, as_texts: bool) -> list[Any]:
 
 
 def _as_texts(times: Any) -> Any:
-    """Return times as texts, as ``datetime.isoformat`` would write them: to make datetimes takes ten times as long."""
+    """Return times as texts in the form of ``datetime.isoformat``: creating datetimes takes ten times as long."""
     import pyarrow
     from pyarrow import compute
 
     kind = times.type
-    with suppress(pyarrow.ArrowInvalid):  # nanoseconds, which no datetime can hold, stay
+    with suppress(pyarrow.ArrowInvalid):  # nanoseconds stay, because no datetime has them
         kind = pyarrow.timestamp("us", kind.tz)
         times = times.cast(kind)
     texts = times.cast(pyarrow.string())
@@ -131,9 +131,9 @@ def _as_texts(times: Any) -> Any:
 
 def _conversion(kind: Any) -> Callable[[Any], Any] | None:
     """
-    Return how to convert the values of a type that pyarrow returns as something else; None if there is nothing to do.
+    Return a function that corrects the values which pyarrow returns for a type; None if they need no correction.
 
-    A map comes as a list of pairs, and a float of 32 bits with the digits of one of 64.
+    pyarrow returns a map as a list of pairs, and a 32-bit float with the digits of a 64-bit float.
     """
     from pyarrow import types
 

@@ -1,4 +1,4 @@
-"""Which option of ``csv`` would fix a file that is written in another dialect. It is named in messages, never set."""
+"""Find the options of ``csv`` that would fix a file in another dialect. Messages name them; nothing sets them."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ log = logging.getLogger(__name__)
 
 _DELIMITERS = (",", ";", "\t", "|")
 _QUOTES = ('"', "'")
-_MOST_LINES = 20  # a header is looked for in so many lines
+_MOST_LINES = 20  # at the start of the file, where a header may be
 _MOST_BYTES = 16 * 1024
-_LIKELY = "cp1252"  # of Excel in Western Europe and America, which saves CSV in it
+_LIKELY = "cp1252"  # Excel saves CSV in this encoding in Western Europe and America
 _MARK, _UNDECODED = "\ufeff", "\ufffd"
 _LINE_END = re.compile("\r\n|\r|\n")
 
 
 def option(options: Mapping[str, Any]) -> str:
-    """Return some options as a user writes them: ``csv={"delimiter": ";"}``."""
+    """Return options as a user writes them: ``csv={"delimiter": ";"}``."""
     return f"csv={json.dumps(options, ensure_ascii=False)}"
 
 
 def refuse_other_encoding(name: str, start: bytes, dialect: Dialect) -> None:
     """
-    Refuse a file whose first bytes prove that it has another encoding; it would be read without an error, but wrongly.
+    Refuse a file whose first bytes prove another encoding: it would be decoded to wrong text without an error.
 
     :param name: the file's name.
     :param start: its first bytes.
     :param dialect: its dialect.
-    :raises PermanentError: if they do.
+    :raises PermanentError: if the file has another encoding.
     """
     found = UTF8 if start.startswith(UTF8_MARK) else wide_encoding_of(start)
     codec = codecs.lookup(dialect.encoding).name
@@ -57,7 +57,7 @@ def refuse_other_encoding(name: str, start: bytes, dialect: Dialect) -> None:
 
 def warn_of_likely_utf8(name: str, start: bytes, dialect: Dialect) -> None:
     """
-    Warn if a file begins as UTF-8 that the dialect's encoding decodes without an error, but into other letters.
+    Warn if the start of a file is UTF-8, but the dialect's encoding decodes it to other letters.
 
     :param name: the file's name.
     :param start: its first bytes.
@@ -69,7 +69,7 @@ def warn_of_likely_utf8(name: str, start: bytes, dialect: Dialect) -> None:
     text = _decoded(start, UTF8)
     if not text.isascii() and _UNDECODED not in text and _decoded(start, dialect.encoding) != text:
         log.warning(
-            "%s looks like UTF-8, which is read as %s into other letters. Check the encoding in csv.",
+            "%s looks like UTF-8, but is read as %s, which gives other letters. Check the encoding in csv.",
             name,
             dialect.encoding.upper(),
         )
@@ -77,29 +77,29 @@ def warn_of_likely_utf8(name: str, start: bytes, dialect: Dialect) -> None:
 
 def better_encoding(data: bytes, dialect: Dialect) -> str | None:
     """
-    Return the encoding that decodes what the dialect's does not.
+    Return the encoding that decodes bytes which the dialect's encoding does not decode; None if it is not known.
 
-    :param data: bytes of a file; some are not of the dialect's encoding.
+    :param data: bytes of a file.
     :param dialect: the file's dialect.
     """
     if not dialect.is_utf8:
         return UTF8 if not data.isascii() and _UNDECODED not in _decoded(data, UTF8) else None
-    # Letters that are UTF-8 beside bytes that are not: the file is of more than one encoding.
+    # UTF-8 letters and bytes that are not UTF-8: the file mixes encodings.
     is_mixed = any("\x7f" < letter != _UNDECODED for letter in _decoded(data, UTF8))
     return None if is_mixed or _UNDECODED in _decoded(data, _LIKELY) else _LIKELY
 
 
 def _decoded(data: bytes, encoding: str) -> str:
-    """Decode bytes, of which the last character may be cut off."""
+    """Decode bytes; their last character may be cut off."""
     return codecs.getincrementaldecoder(encoding)("replace").decode(data)
 
 
 def better_options(start: bytes, columns: Collection[str] | None, dialect: Dialect) -> dict[str, Any]:
     """
-    Return the options to change so that a file's header has the columns that it has to have; empty if none help.
+    Return the options that would find the required columns in a file's header; empty if there are none.
 
     :param start: the file's first bytes.
-    :param columns: the columns; None for ``id`` or ``email``.
+    :param columns: the required columns; None for ``id`` or ``email``.
     :param dialect: the file's dialect.
     """
     start = start[:_MOST_BYTES]
@@ -112,7 +112,7 @@ def better_options(start: bytes, columns: Collection[str] | None, dialect: Diale
 
 
 def _headers(start: bytes, dialect: Dialect) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Yield what the header would be under other options, the options of the dialect first."""
+    """Yield options and the header that they would give, beginning with the dialect's own options."""
     delimiters = dict.fromkeys((dialect.delimiter, *_DELIMITERS))
     quotes = dict.fromkeys((dialect.quote_char, *_QUOTES))
     for encoding in (dialect.encoding, _LIKELY if dialect.is_utf8 else UTF8):
@@ -130,7 +130,7 @@ def _has_columns(header: list[str], columns: Collection[str] | None) -> bool:
 
 
 def _header_delimiter(start: bytes, dialect: Dialect) -> dict[str, Any]:
-    """Return the delimiter that is in a header in which the dialect's is not."""
+    """Return the likely delimiter of a header that does not contain the dialect's delimiter."""
     lines = _lines(start, dialect.encoding)[dialect.skip_rows :]
     header = _cells(lines[0], dialect.delimiter, dialect.quote_char) if lines else []
     likely = likely_delimiter(header[0], dialect) if len(header) == 1 else None
@@ -139,9 +139,9 @@ def _header_delimiter(start: bytes, dialect: Dialect) -> dict[str, Any]:
 
 def likely_delimiter(row: str, dialect: Dialect) -> str | None:
     """
-    Return the character that separates the cells of a row; None if there is no such.
+    Return the likely delimiter of a row; None if no common delimiter occurs.
 
-    :param row: a row in which the dialect's delimiter is not.
+    :param row: a row that does not contain the dialect's delimiter.
     :param dialect: the file's dialect.
     """
     likely = max(_DELIMITERS, key=row.count)

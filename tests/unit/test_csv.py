@@ -231,7 +231,7 @@ def test_utf8_that_is_read_in_another_encoding_is_warned_of(caplog, content, enc
     wide = encoding.startswith("utf-16")
     names = "id,first_name\n1,".encode(encoding if wide or encoding == "utf-8-sig" else "ascii")
     rows(source(names + content, encoding=encoding))
-    said = "/a.csv looks like UTF-8, which is read as CP1252 into other letters. Check the encoding in csv."
+    said = "/a.csv looks like UTF-8, but is read as CP1252, which gives other letters. Check the encoding in csv."
     assert [record.getMessage() for record in caplog.records] == [said] * is_warned
 
 
