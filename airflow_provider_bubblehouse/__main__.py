@@ -1,4 +1,4 @@
-"""The command line: ``python -m airflow_provider_bubblehouse check`` looks at a file before there is a DAG for it."""
+"""The command line: ``python -m airflow_provider_bubblehouse check`` checks a file before you write a DAG."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _SHAPES_SHOWN, _SHAPES_IN_ADVICE = 4, 3
 
 
 class _Watched:
-    """A source whose reading moves a progress bar."""
+    """A source that updates a progress bar while it is read."""
 
     def __init__(self, source: FileSource, progress: Progress) -> None:
         self._source = source
@@ -61,7 +61,7 @@ class _Watched:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
-    Check a file as ``UpdateCustomersOperator`` would, and print what is wrong with which rows.
+    Check a file like ``UpdateCustomersOperator``, and print the faults of its rows.
 
     :param arguments: the command line, None for that of the process.
     :return: the exit code: 0 if all rows can be sent, 1 if some cannot or the file cannot be read.
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(push: Push) -> None:
-    """Read the whole source. One without a valid row is not an error here: each of its rows is reported."""
+    """Read the whole source. A source without a valid row is not an error here, because its rows are reported."""
     try:
         push.run()
     except PermanentError:
@@ -95,7 +95,7 @@ def _run(push: Push) -> None:
 
 
 def _print_fields(console: Console, profile: Profile, read: int) -> None:
-    """Print what the fields hold, as shapes."""
+    """Print the shapes of the fields' values."""
     if not read:
         return
     table = Table("Field", Column("Rows with a value", justify="right"), Column("Most common shapes", overflow="fold"))
@@ -106,7 +106,7 @@ def _print_fields(console: Console, profile: Profile, read: int) -> None:
 
 
 def _print_faults(console: Console, push: Push) -> None:
-    """Print what is wrong with which rows."""
+    """Print the faults of rows."""
     invalid = push.report.invalid_rows
     if not invalid.count:
         return
@@ -173,7 +173,7 @@ def _is_csv(options: Namespace) -> bool:
 
 
 def _push(options: Namespace, profile: Profile, progress: Progress) -> Push:
-    """Return a push that calls nothing."""
+    """Return a push without API calls."""
     filesystem, path = _filesystem(options.path)
     rejected_rows = None
     if options.rejected is not None:
@@ -228,7 +228,7 @@ class _Formatter(logging.Formatter):
 
 
 if __name__ == "__main__":
-    for name in ("push.report", "customers.converter"):  # which say what main() shows
+    for name in ("push.report", "customers.converter"):  # main() shows the same
         logging.getLogger(f"airflow_provider_bubblehouse.{name}").setLevel(logging.ERROR)
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter())

@@ -1,1 +1,1 @@
-"""What the command ``check`` says about a file: what its fields hold, as shapes, and which options would help."""
+"""The analysis of the command ``check``: shapes of a file's values, and options that would make rows valid."""

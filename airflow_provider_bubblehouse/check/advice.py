@@ -1,4 +1,4 @@
-"""Which options would help: formats are tried on samples of invalid values, and words for a missing value are named."""
+"""Find options that would help: try formats on samples of invalid values, and find words for a missing value."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Advice(NamedTuple):
     A format that would help.
 
     :param field: the field.
-    :param formats: formats of which each makes the same values valid; if there are more, a person has to choose.
-    :param share: the share of the invalid values that it makes valid.
+    :param formats: formats that make the same share of values valid; if there are two, a person has to choose.
+    :param share: the share of the invalid values that each of them makes valid.
     """
 
     field: str
@@ -67,12 +67,12 @@ class Advice(NamedTuple):
 
 def advice_for(path: Path, profile: FieldProfile, *, timezone: str, has_null_values: bool) -> Advice | None:
     """
-    Return which format would make the invalid values of a field valid; None if none is known.
+    Return the format that would make the invalid values of a field valid; None if no known format does.
 
     :param path: the field.
-    :param profile: what it holds.
+    :param profile: the field's values.
     :param timezone: the time zone of times without an offset.
-    :param has_null_values: whether words for a missing value are left to ``null_values_in``.
+    :param has_null_values: whether ``null_values_in`` covers words for a missing value.
     """
     field = ".".join(path)
     samples = [one for one in profile.samples if not (has_null_values and _is_null_word(one))][:_TRIED]
@@ -85,7 +85,7 @@ def advice_for(path: Path, profile: FieldProfile, *, timezone: str, has_null_val
 
 
 def null_values_in(profiles: Iterable[FieldProfile]) -> dict[str, int]:
-    """Return the words for a missing value in a CSV file, with how often they occur; they are sent as texts."""
+    """Count the words for a missing value in a CSV file, which would be sent as text."""
     words: Counter[str] = Counter()
     for profile in profiles:
         words += profile.words

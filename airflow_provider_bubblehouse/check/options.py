@@ -1,4 +1,4 @@
-"""The options of the command ``check``, which are named like the parameters of the operators."""
+"""The options of the command ``check``. Their names follow the parameters of the operators."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OPTIONS = {
 
 
 def with_options(message: str) -> str:
-    """Return a message in which parameters of the operators are named as the options of the command."""
+    """Replace parameters of the operators in a message by options of the command."""
     return _PARAMETERS.sub(_option, message)
 
 
@@ -61,7 +61,7 @@ def options_parser() -> argparse.ArgumentParser:
 
 
 def _add_reading(check: argparse.ArgumentParser) -> None:
-    """Add the options that say how the file is read."""
+    """Add the options for reading the file."""
     add = check.add_argument
     add("--file-format", choices=FILE_FORMATS, default="auto", help="default auto, by the suffix")
     add(
@@ -93,7 +93,7 @@ def _add_reading(check: argparse.ArgumentParser) -> None:
 
 
 def dialect_of(options: argparse.Namespace) -> Dialect:
-    """Return the dialect that all --csv describe together."""
+    """Combine all --csv options into a dialect."""
     if options.csv and options.file_format not in ("auto", "csv"):
         raise PermanentError("--csv is for CSV files: --file-format must be csv or auto.")
     given: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What the fields of a source hold, counted by shape. No value is kept but the few samples that advice is tried on."""
+"""Count the values of each field by shape. Only a few invalid values are stored, as samples for advice."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from airflow_provider_bubblehouse.customers.blocks import Path
     from airflow_provider_bubblehouse.customers.converter import CheckedChunk, Chunk, Converter
 
-_SHAPES_COUNTED = 1000  # different ones of a field; text of any form has no common shape
+_SHAPES_COUNTED = 1000  # per field; bounds the memory for free text, which has no common shapes
 _SAMPLES = 1000
-_FIELDS_COUNTED = 200  # names that go on and on are data in the names' place
+_FIELDS_COUNTED = 200  # a source with more names has data where the names should be
 _MOSTLY = 0.9
 _SOMEONE = {"id": "1", "email": "a@example.com"}
 _PERSONAL_FIELDS = frozenset(
@@ -45,13 +45,13 @@ _PERSONAL_FIELDS = frozenset(
 @dataclass(slots=True)
 class FieldProfile:
     """
-    What one field holds.
+    The values of one field.
 
     :param filled: how many rows have a value.
-    :param shapes: how often each shape occurs; of known words, their shape is not counted here.
-    :param words: how often each known word occurs, as it is written.
+    :param shapes: how often each shape occurs, without those of known words.
+    :param words: how often each known word occurs, in its original spelling.
     :param invalid: how many rows have an invalid value.
-    :param samples: some of the values that are invalid.
+    :param samples: some of the invalid values.
     """
 
     filled: int = 0
@@ -62,7 +62,7 @@ class FieldProfile:
 
     def add(self, cells: Sequence[Any]) -> None:
         """Count values."""
-        # Of other types some are unhashable, and some are equal but have different shapes: 1 and True.
+        # Other types may be unhashable, or equal with different shapes, such as 1 and True.
         are_texts = set(map(type, cells)) <= {str, UnsetType}
         for cell, times in Counter(cells).items() if are_texts else zip(cells, repeat(1)):
             if is_blank(cell):
@@ -82,7 +82,7 @@ class FieldProfile:
             self.samples.append(cell)
 
     def most_common(self, path: Path, count: int) -> list[tuple[str, int]]:
-        """Return the most common shapes, and the known words that may be shown, with how often they occur."""
+        """Return the most common shapes and showable words, with their counts."""
         shown, shapes = self.words_to_show(path), Counter(self.shapes)
         for word, times in self.words.items():
             if word not in shown:
@@ -90,7 +90,7 @@ class FieldProfile:
         return (shapes + Counter(shown)).most_common(count)
 
     def invalid_shapes(self, path: Path, count: int) -> list[tuple[str, int]]:
-        """Return the most common shapes, and the known words that may be shown, of the samples of invalid values."""
+        """Return the most common shapes and showable words of the samples, with their counts."""
         shown = self.words_to_show(path)
         shapes = (known_word(sample) for sample in self.samples)
         return Counter(
@@ -98,7 +98,7 @@ class FieldProfile:
         ).most_common(count)
 
     def words_to_show(self, path: Path) -> dict[str, int]:
-        """Return the known words that may be shown (see ``shapes``), with how often they occur."""
+        """Return the known words that may be shown (see ``shapes``), with their counts."""
         are_flags = path[0] not in _PERSONAL_FIELDS and sum(self.words.values()) >= _MOSTLY * self.filled
         return {
             word: times
@@ -109,7 +109,7 @@ class FieldProfile:
 
 class Profile:
     """
-    Converts rows, and counts what their fields hold.
+    Converts rows, and counts the values of their fields.
 
     :param converter: converts the rows.
     """
@@ -141,7 +141,7 @@ class Profile:
         return checked
 
     def _add_invalid(self, path: Path, block: Block) -> None:
-        """Find the invalid values of a field, also in rows that are invalid because of another one."""
+        """Find the invalid values of a field, including rows that are also invalid because of another field."""
         alone: dict[Path, Sequence[Any]] = {(name,): [value] * block.count for name, value in _SOMEONE.items()}
         alone[path] = block.columns[path]
         some = Block(file="", count=block.count, columns=alone, times=block.times, id_column=block.id_column)

@@ -1,13 +1,13 @@
 """
-Shapes of values, which show what a field holds without showing a value: ``99.99.9999``, ``Aaaaa``, ``aaaa@aaaa.aaa``.
+Shapes of values, which describe a field without showing a value: ``99.99.9999``, ``Aaaa``, ``aaaa@aaaa.aaa``.
 
-Digits are 9 and letters A or a. A run of more than four letters is cut to four, so that a shape does not show how long
-a name is.
+Digits become 9, and letters A or a. A run of more than four letters is cut to four, so that a shape does not show the
+length of a name.
 
-A few words are shown as they are, because ``NULL`` or ``J`` says what to do and ``AAAA`` does not. Any other short word
-may be a name or an initial, however often it occurs. So only words from the lists below are shown: words for a missing
-value in every field, and words for yes and no only where nearly all values are such words, and never in a field that
-holds names, contacts or codes of persons.
+A few words are shown unchanged, because ``NULL`` or ``J`` says what to do and ``AAAA`` does not. Any other short word
+may be a name or an initial, even if it is frequent. So only words from the lists below are shown: words for a missing
+value in every field; words for yes and no only if nearly all values are such words, and never in a field with names,
+contacts or codes of persons.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LONGEST = 40
 
 
 class _Characters(dict[int, str]):
-    """What stands for each character."""
+    """The shape of each character."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -76,7 +76,7 @@ def _shape_of_text(text: str) -> str:
 
 
 def known_word(value: Any) -> str:
-    """Return a text if it is one of the known words, as it is written; else an empty text."""
+    """Return a text in its original spelling if it is a known word, otherwise an empty text."""
     if not isinstance(value, str):
         return ""
     word = value.strip()

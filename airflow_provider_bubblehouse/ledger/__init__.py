@@ -1,12 +1,11 @@
 """
-The ledger: what Bubblehouse last accepted of each customer, so that a push sends only what has changed.
+The ledger records what Bubblehouse last accepted of each customer, so that a push sends only changed customers.
 
-The ledger may forget; it must never claim. An entry says "Bubblehouse holds exactly this", and the API may process a
-call that ends in 4xx, 5xx or a reset, and a process may die at any point. Hence these invariants, none of which may be
-relaxed:
+The ledger may forget; it must never claim. An entry says "Bubblehouse holds exactly this". But the API may process a
+call that ends in 4xx, 5xx or a reset, and a process may die at any point. So these invariants must not be relaxed:
 
-1. Trust is withdrawn before the first call: a push writes the identities that it is going to send to a pending file.
-   An identity in any pending file counts as absent.
+1. A push invalidates entries before the first call: it writes the identities that it is going to send to a pending
+   file. An identity in any pending file counts as absent.
 2. An entry is written when its batch is accepted and no later row of that customer has been read.
 3. Ledger files are immutable and numbered. A push uploads its own under the next number, and only if that number does
    not exist yet; otherwise another push has used the ledger, and the upload is discarded.

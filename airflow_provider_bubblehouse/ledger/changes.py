@@ -1,4 +1,4 @@
-"""One push with a ledger: which rows have changed, and what to remember of those that Bubblehouse accepts."""
+"""Find the changed rows of a push with a ledger, and record what Bubblehouse accepts."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HASHES = 100_000  # of a pending file, read at once
-_ID_FIRST = b'{"id":'  # so begins the canonical JSON of every customer who has one
-_LOOK_UP = 50_000  # rows together, in the order of their keys: each page of a large ledger is then read less often
-_OPEN_ATTEMPTS = 5  # each time another push ended while this one was reading the folder
+_ID_FIRST = b'{"id":'  # the start of the canonical JSON of every customer with an id
+_LOOK_UP = 50_000  # rows per look-up; sorted by key, they read each page of a large ledger less often
+_OPEN_ATTEMPTS = 5  # an attempt fails if another push ends while this one reads the folder
 
 
 class Changes:
     """
     Decides which rows of one push to send. A context manager: it holds temporary files.
 
-    The push reads its source twice. In the first pass ``survey`` finds the changed rows; ``begin`` withdraws the trust
-    in their customers; the second pass sends the rows that ``changed_places`` returns. At the end ``upload`` stores
-    what Bubblehouse has accepted.
+    The push reads its source twice. In the first pass, ``survey`` finds the changed rows. ``begin`` invalidates the
+    entries of their customers. The second pass sends the rows that ``changed_places`` returns. At the end, ``upload``
+    stores what Bubblehouse has accepted.
 
-    :param folder: where the ledger is.
-    :param days: how many days an entry is trusted at most.
+    :param folder: the folder of the ledger.
+    :param days: after how many days at most an entry expires.
     :param today: the day of the push, as a number.
     :param deletes: whether the push deletes customers: then all rows are sent, and their entries are removed.
     :param run: identifies the run of the task, of which only the last try can still be running.
@@ -50,10 +50,10 @@ class Changes:
         self._today = today
         self._deletes = deletes
         self._resources = ExitStack()
-        self._surveyed = array("q"), array("q"), array("q")  # numbers and hashes of rows that are not looked up yet
-        self._changed = bytearray()  # a bit for each row of the source
-        self._sent: dict[int, tuple[int, int]] = {}  # by row number, the hashes of a row that is under way
-        self._newest: dict[int, int] = {}  # by identity, the number of the last row that is under way
+        self._surveyed = array("q"), array("q"), array("q")  # numbers and hashes of rows before the next look-up
+        self._changed = bytearray()  # one bit per row of the source
+        self._sent: dict[int, tuple[int, int]] = {}  # the hashes of each row in flight, by row number
+        self._newest: dict[int, int] = {}  # the number of the last row in flight, by identity
         self._has_id: set[bool] = set()
         self._read_pending: list[str] = []
         self._own_pending: str | None = None
@@ -79,7 +79,7 @@ class Changes:
 
         :param numbers: the number of each row in the source.
         :param identities: the identity of each.
-        :param customers: each customer as JSON, in canonical form.
+        :param customers: the canonical JSON of each customer.
         :raises PermanentError: if some customers have an id and others have none.
         """
         self._has_id.update({customer.startswith(_ID_FIRST) for customer in customers})
@@ -106,7 +106,7 @@ class Changes:
             del surveyed[:]
 
     def begin(self) -> None:
-        """Withdraw the trust in all customers that are going to be sent, before the first call."""
+        """Invalidate the entries of all customers that are going to be sent, before the first call."""
         self._look_up()
         self._pending.flush()
         if self._pending.tell():
@@ -119,9 +119,9 @@ class Changes:
 
     def send(self, numbers: Sequence[int], identities: Sequence[str], customers: Sequence[bytes]) -> None:
         """
-        Note rows that are read and will be sent: no earlier entry of their customers is true any more.
+        Note rows that will be sent, and remove the entries of their customers, which are outdated.
 
-        Parameters as of ``survey``.
+        The parameters are those of ``survey``.
         """
         keys = _keys(identities)
         self._entries.remove(keys)
@@ -131,9 +131,9 @@ class Changes:
 
     def complete(self, numbers: Sequence[int], *, accepted: bool) -> None:
         """
-        Write the entries of an accepted batch, but of no customer of whom a later row has been read.
+        Write the entries of an accepted batch, except those of customers of whom a later row has been read.
 
-        Called twice for one batch, it changes nothing the second time.
+        A second call for the same batch changes nothing.
 
         :param numbers: the number of each row of the batch in the source.
         :param accepted: whether the API accepted the batch.
@@ -151,9 +151,9 @@ class Changes:
         """
         Store the ledger under the next number, and delete the pending files that it replaces.
 
-        A store that does not take it costs a warning: the pending file stays, and the next push sends more.
+        If the store fails, log a warning: the pending file stays, and the next push sends more customers.
 
-        :raises BubblehouseTransientError: if another push has stored a ledger meanwhile.
+        :raises BubblehouseTransientError: if another push has stored a ledger in the meantime.
         """
         if self._is_discarded or (self._own_pending is None and not self._read_pending):
             return
@@ -189,14 +189,14 @@ class Changes:
         return run == self._run or number != f"{self._number:08}"
 
     def _restore_pending(self) -> None:
-        """Withdraw the trust again, if the other push has read this one's pending file, and deleted it at its end."""
+        """Upload the pending file again if the other push has read it, and so deleted it at its end."""
         if self._own_pending is not None and self._own_pending not in self._folder.pending():
             self._own_pending = self._folder.upload_pending(self._home / "pending", label=self._label)
 
     def _open(self) -> tuple[int, Entries]:
-        """Download the newest ledger, and withdraw the trust in all customers of pending files."""
+        """Download the newest ledger, and remove the entries of all customers in pending files."""
         for _ in range(_OPEN_ATTEMPTS):
-            # In this order: a push that ends in between has stored its ledger before it deletes its pending file.
+            # In this order, because a push stores its ledger before it deletes its pending file.
             self._read_pending = self._folder.pending()
             number = max(self._folder.numbers(), default=0)
             try:
@@ -246,7 +246,7 @@ class Changes:
             self._changed[number >> 3] |= 1 << (number & 7)
 
     def _marked(self, first: int, last: int) -> set[int]:
-        """Return the numbers of the changed rows from one row to another, and of some next to them."""
+        """Return the numbers of the changed rows in a range, and of a few rows around it."""
         start = first >> 3
         return {
             place << 3 | bit

@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-FORMAT = 1  # of the file; a newer one may mean something else by the same columns
+FORMAT = 1  # of the file; in a newer format, the same columns may have another meaning
 
-_HASH_BYTES = 8  # two of a billion customers have the same hash with a chance of 3 %, and then one may not be sent
+_HASH_BYTES = 8  # among a billion customers, two have the same hash with a chance of 3 %; one of them may not be sent
 _CACHE_KIB = 8 * 1024  # bounds the memory; the operating system caches the rest of the file
-_KEYS = 50_000  # at once
+_KEYS = 50_000  # per statement
 _OF_KEYS = "FROM entries WHERE identity IN (SELECT value FROM json_each(?))"
 _SIZE_AT, _PAGE_SIZE_AT = slice(28, 32), slice(16, 18)  # in the header of a SQLite file
 
 
 def hashes_of(texts: Iterable[bytes]) -> Sequence[int]:
-    """Return for each text a hash of 8 bytes as SQLite stores it, the same in every process."""
+    """Return an 8-byte hash of each text as a SQLite integer, equal in every process."""
     digests = [blake2b(text, digest_size=_HASH_BYTES).digest() for text in texts]
     return unpack(f">{len(digests)}q", b"".join(digests))
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a file is a SQLite database that was not cut off."""
+    """Return whether a file is a complete SQLite database."""
     with path.open("rb") as file:
         header = file.read(100)
     page_size = int.from_bytes(header[_PAGE_SIZE_AT], "big")
@@ -45,7 +45,7 @@ class Entries:
 
     :param path: the file; it is created if it does not exist.
     :param today: the day of the push, as a number.
-    :param days: how many days an entry is trusted at most.
+    :param days: after how many days at most an entry expires.
     :raises PermanentError: if a newer version of this package has written the file.
     :raises sqlite3.DatabaseError: if the file is damaged.
     """
@@ -53,7 +53,7 @@ class Entries:
     def __init__(self, path: Path, *, today: int, days: int) -> None:
         self._today = today
         self._days = days
-        # The entries of one day end on different days: not all customers are sent again together.
+        # Entries of one day expire on different days, so that not all customers are sent again together.
         self._spread = days // 2 + 1
         self._database = sqlite3.connect(path, isolation_level=None)
         try:
@@ -64,7 +64,7 @@ class Entries:
 
     def _open(self) -> None:
         run = self._database.execute
-        # A crash makes this copy useless anyway: it is a copy, and was not uploaded.
+        # A crash loses nothing but this copy, so it needs no journal.
         for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}", "temp_store = FILE"):
             run(f"PRAGMA {setting}")
         (found,) = run("PRAGMA user_version").fetchone()
@@ -82,9 +82,9 @@ class Entries:
 
     def find_unchanged(self, identities: Sequence[int], customers: Sequence[int]) -> list[bool]:
         """
-        Return for each row whether Bubblehouse holds exactly this customer, and withdraw the trust in all others.
+        Return for each row whether Bubblehouse holds exactly this customer, and remove the entries of the others.
 
-        Rows of one customer are seen in their order: once one of them has changed, those after it have, too.
+        Once a row of a customer has changed, all later rows of this customer count as changed.
 
         :param identities: the hash of each identity.
         :param customers: the hash of each customer's JSON.

@@ -1,4 +1,4 @@
-"""The folder of a ledger in its store: numbered ledger files, and the pending files of pushes that are under way."""
+"""The folder of a ledger in its store, with numbered ledger files and the pending files of running pushes."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LEDGER = re.compile(r"ledger-(\d{8,})\.sqlite")
-_LEDGERS_LEFT = 2  # the newest one, and the one before it for a push that is reading it
+_LEDGERS_LEFT = 2  # the newest ledger, and the previous one for a push that is reading it
 
 
 class LedgerTakenError(Exception):
-    """Another push has stored a ledger of this number."""
+    """Another push has stored a ledger under this number."""
 
 
 class GoneError(Exception):
-    """Another push has deleted a file of the folder, after it has stored a newer ledger."""
+    """Another push has stored a newer ledger, and then deleted a file of the folder."""
 
 
 class LedgerFolder:
     """
     The ledger files of one shop.
 
-    :param filesystem: the fsspec file system that holds the folder.
-    :param folder: its path there.
+    :param filesystem: the fsspec file system of the folder.
+    :param folder: the folder's path there.
     """
 
     def __init__(self, filesystem: Any, folder: str) -> None:
@@ -71,7 +71,7 @@ class LedgerFolder:
         """
         Copy a local file to a new ledger file.
 
-        :raises LedgerTakenError: if there is one of this number.
+        :raises LedgerTakenError: if a ledger with this number exists.
         """
         self._create(path, f"{self._folder}/{_name(number)}")
 
@@ -109,7 +109,7 @@ class LedgerFolder:
             raise GoneError
 
     def _create(self, path: Path, target: str) -> None:
-        """Upload a file, unless there is one of that name."""
+        """Upload a file unless one of this name exists."""
         created = True
         with store_faults(url_of(self._filesystem, target), "written"):
             try:
@@ -136,7 +136,7 @@ def _name(number: int) -> str:
 
 
 def _create_local_file(path: Path, target: str) -> None:
-    """Copy a file under a name that nobody has, so that no reader ever sees a part of it."""
+    """Copy a file to a temporary name and link it, so that no reader sees a part of it."""
     os.makedirs(os.path.dirname(target), exist_ok=True)
     partial = f"{target}.{uuid4().hex}"
     try:

@@ -1,7 +1,7 @@
 """
 What a push stores for the next try of its task: how far each lane has come, and what the API has rejected.
 
-Invariants, none of which may be relaxed:
+Invariants that must not be relaxed:
 
 1. A stored row number means that every valid row of the lane up to it was accepted or rejected, or is unchanged. It is
    the row's number in the source, never a count of valid rows: which rows are valid can change between two tries.

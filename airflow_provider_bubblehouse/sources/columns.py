@@ -1,4 +1,4 @@
-"""The column map: which column of a source becomes which field of a customer."""
+"""The column map, from columns of a source to fields of a customer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PLAIN_WORDS = re.compile(r"[^\W\d][\w ./()-]{0,63}")
 
 
 def targets_of(column_map: ColumnMap | None) -> dict[str, Path] | None:
-    """Read a column map: column to the path of its field, ``extras.city`` being ``("extras", "city")``."""
+    """Read a column map: from a column to the path of its field, such as ``("extras", "city")``."""
     if column_map is None:
         return None
     targets: dict[str, Path] = {}
@@ -58,7 +58,7 @@ def check_formats(formats: Formats | None, columns: Mapping[str, Path] | None) -
 
     :param formats: field to format (see ``customers.field_formats``).
     :param columns: column to field (see ``targets_of``), None for a source without a column map.
-    :raises PermanentError: if one cannot work, or is of a field that the column map does not fill.
+    :raises PermanentError: if a format cannot work, or names a field that the column map does not fill.
     """
     paths = read_formats(formats, Calendar("UTC"))
     for path in paths:
@@ -70,13 +70,13 @@ def check_columns(
     name: str, header: Sequence[str], columns: Mapping[str, Path], *, objects: Collection[str] | None = None
 ) -> None:
     """
-    Check that the columns to send are there, once each. Names are shown unless they may be the values of a row.
+    Check that each column to send exists once. Messages show names of columns unless they may be values of a row.
 
-    :param name: what to call the source.
+    :param name: the source's name in messages.
     :param header: its columns.
-    :param columns: those to send, with their fields (see ``targets_of``).
-    :param objects: the columns that may hold objects of any fields; None if all may.
-    :raises PermanentError: if they are not.
+    :param columns: the columns to send, with their fields (see ``targets_of``).
+    :param objects: the columns that may contain objects with any fields; None for all columns.
+    :raises PermanentError: if a column is missing, or exists twice.
     """
     if missing := [column for column in columns if not _is_there(column, header, objects)]:
         raise PermanentError(
@@ -97,18 +97,18 @@ def check_columns(
 
 
 def _advice(missing: Sequence[str], header: Sequence[str], columns: Mapping[str, Path]) -> str:
-    """Say what is wrong with a column map that names columns which are missing."""
+    """Return advice about a column map that names missing columns."""
     if all(".".join(columns[column]) in header for column in missing):
         return "The map looks reversed: it goes from a column to a field, such as {'CustomerId': 'id'}."
     if other_case := _other_case(missing, header):
         return other_case.strip()
-    if columns.keys().isdisjoint(header):  # then what stands in the header's place may be a row
+    if columns.keys().isdisjoint(header):  # the first row may not be a header
         return "It has none of them; is there a header?"
     return _list_of(header)
 
 
 def _other_case(names: Iterable[str], header: Sequence[str]) -> str:
-    """Name the columns that differ from names only in upper and lower case, or in blanks around them."""
+    """List the columns that differ from names only by case, or by blanks around them."""
     by_name = {column.strip().casefold(): column for column in header}
     found = [by_name[name.strip().casefold()] for name in names if name.strip().casefold() in by_name]
     if not found:
@@ -117,7 +117,7 @@ def _other_case(names: Iterable[str], header: Sequence[str]) -> str:
 
 
 def _list_of(header: Sequence[str]) -> str:
-    """List columns, unless a row seems to be among them, as in a file whose line ends are lost."""
+    """List columns, unless they seem to include a row, as in a file without line ends."""
     if any("@" in column or column.isdecimal() for column in header):
         return "Values seem to be among its names of columns; are its line ends lost?"
     shown = [column for column in header if _PLAIN_WORDS.fullmatch(column)][:_COLUMNS_SHOWN]
@@ -138,7 +138,7 @@ def id_column_of(columns: Mapping[str, Path] | None) -> str:
 
 class UnseenColumns:
     """
-    The columns of a column map that no row has had yet: each may be optional there, or misspelled.
+    The columns of a column map that no row has so far. Each may be optional, or misspelled.
 
     :param columns: column to field (see ``targets_of``), None for a source without a column map.
     """
@@ -156,7 +156,7 @@ class UnseenColumns:
         return block
 
     def warn(self) -> None:
-        """Warn of them, once."""
+        """Log a warning about these columns, once."""
         if self._unseen and self._has_rows:
             log.warning("column_map names columns that no row has: %s", ", ".join(sorted(self._unseen)))
             self._unseen.clear()

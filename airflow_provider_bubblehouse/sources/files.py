@@ -1,8 +1,8 @@
 """
-Rows in files, local or in any store that fsspec reaches, streamed in chunks.
+Rows in files, local or in any store that fsspec supports, streamed in chunks.
 
-A fault of one row (a CSV row with a cell too many, a line that is not JSON) is passed on as an ``InvalidCustomerError``
-in the row's place; what makes the rest of a file unreadable is a ``PermanentError``. Neither shows a value.
+A fault of one row (a CSV row with an extra cell, a line that is not JSON) becomes an ``InvalidCustomerError`` in the
+row's place. A fault that makes the rest of a file unreadable raises a ``PermanentError``. Neither shows a value.
 """
 
 from __future__ import annotations
@@ -53,16 +53,15 @@ class _File:
 
 class FileSource:
     """
-    Rows in files. The files are listed when they are first asked for.
+    Rows in files. The files are listed on first use.
 
-    :param filesystem: the fsspec file system that holds the files.
-    :param path: a file's path there, or a glob; a file of exactly that name goes before a glob. With the format
-        ``rejected`` it may be a folder.
-    :param file_format: one of ``formats.FILE_FORMATS``; ``auto`` goes by the suffix, which ``.gz`` or ``.zst`` may
-        follow.
+    :param filesystem: the fsspec file system of the files.
+    :param path: a file's path there, or a glob unless a file of exactly this name exists. With the format ``rejected``
+        it may be a folder.
+    :param file_format: one of ``formats.FILE_FORMATS``; ``auto`` uses the suffix, which ``.gz`` or ``.zst`` may follow.
     :param column_map: column in the file to field of Customer2, such as ``{"CustomerId": "id"}``; a dot nests, as in
         ``extras.city``. Exactly these columns are sent. None sends each column under its own name.
-    :param dialect: how CSV files are written.
+    :param dialect: the dialect of CSV files.
     """
 
     def __init__(
@@ -85,10 +84,10 @@ class FileSource:
 
     def chunks(self) -> Iterator[Block]:
         """
-        Yield all rows in order. While a store takes its time, empty chunks are yielded.
+        Yield all rows in order, and empty chunks during the wait for a slow store.
 
         :raises PermanentError: if a file was replaced or deleted since it was listed, or cannot be read.
-        :raises BubblehouseTransientError: if the store does not answer.
+        :raises BubblehouseTransientError: if the store does not respond.
         """
         files = self._files()
         if is_local(self._filesystem):
@@ -104,14 +103,14 @@ class FileSource:
         self._unseen.warn()
 
     def version(self) -> list[tuple[str, Marks | None]]:
-        """Return what tells every file from one that replaces it, as it is now; None for a file that is gone."""
+        """Return the current marks of every file (see ``listing.Marks``); None for a deleted file."""
         files = self._files()
         with store_faults(self._url(self._path), "listed"):
             infos = {} if is_local(self._filesystem) else self._list_again()
             return [(file.name, marks_of(self._filesystem, file.name, infos.get(file.name))) for file in files]
 
     def fingerprint(self) -> object | None:
-        """Return what tells these files from all others; None if their store does not know enough about them."""
+        """Return the marks of the listed files; None if the store has no mark besides the size."""
         files = self._files()
         if any(file.marks.keys() <= {"size"} for file in files):
             return None
@@ -123,7 +122,7 @@ class FileSource:
         return min(1.0, self._position() / total) if total and None not in sizes else None
 
     def urls(self) -> Mapping[str, str]:
-        """Return the URL of every file by its name, such as ``s3://bucket/key.csv``; none before the first listing."""
+        """Return the URL of every file by name, such as ``s3://bucket/key.csv``; empty before the first listing."""
         return {file.name: self._filesystem.unstrip_protocol(file.name) for file in self._listed or ()}
 
     def _url(self, name: str) -> str:
@@ -146,7 +145,7 @@ class FileSource:
         return list_files(self._filesystem, self._path, take_folder=self._format == "rejected")
 
     def _order(self, item: tuple[str, Info]) -> tuple[str, float, str]:
-        """Sort by name; files of rejected rows by the row that their name says, so that updates keep their order."""
+        """Sort by name, but files of rejected rows by the row number in their name, to keep the order of updates."""
         folder, _, name = item[0].rpartition("/")
         stem = name.partition(".")[0]
         if self._format != "rejected":
@@ -156,7 +155,7 @@ class FileSource:
     def _list_again(self) -> dict[str, Info]:
         try:
             return self._list()
-        except PermanentError:  # no file is left
+        except PermanentError:  # all files are deleted
             return {}
 
     def _read_all(self, files: Sequence[_File]) -> Generator[Block, None, None]:
@@ -174,7 +173,7 @@ class FileSource:
     def _has_changed(self, file: _File) -> bool:
         try:
             return dict(self.version())[file.name] != file.marks
-        except PermanentError:  # nothing is known about it
+        except PermanentError:  # the store does not say
             return False
 
     def _read(self, file: _File, before: int) -> Iterator[Block]:

@@ -1,4 +1,4 @@
-"""Which files a path names, and what tells a file from the one that replaces it."""
+"""List the files of a path, with marks that change when a file is replaced."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from airflow_provider_bubblehouse.stores import Fault, fault_of, is_local, url_o
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-Info = dict[str, Any]  # what fsspec knows of a file
-Marks = dict[str, int | str]  # what differs once a file is replaced; "size" is always among them if it is known
+Info = dict[str, Any]  # the entry of a file in a listing of fsspec
+Marks = dict[str, int | str]  # properties that change when a file is replaced; always with "size" if it is known
 
-_CONTENT_MARKS = ("ETag", "etag", "generation")  # each alone tells one content from another
+_CONTENT_MARKS = ("ETag", "etag", "generation")  # each of them identifies the content
 _OTHER_MARKS = ("mtime", "LastModified", "last_modified", "updated", "modified", "created", "ctime", "ino")
 _WILDCARD = re.compile(r"[*?[]")
 
 
 def list_files(filesystem: Any, path: str, *, take_folder: bool = False) -> dict[str, Info]:
     """
-    Return the files that a path names, by name.
+    Return the files of a path, by name.
 
-    :param filesystem: the fsspec file system that holds them.
-    :param path: a file, or a glob unless there is a file of exactly that name.
-    :param take_folder: whether it may be a folder, of which the ``.jsonl`` files are returned.
+    :param filesystem: the fsspec file system of the files.
+    :param path: a file, or a glob unless a file of exactly this name exists.
+    :param take_folder: whether the path may be a folder; its ``.jsonl`` files are returned.
     :raises PermanentError: if there is no such file.
     """
-    filesystem.invalidate_cache()  # an object store's library remembers listings, which hides changes
+    filesystem.invalidate_cache()  # cached listings of an object store hide changes
     info, url = info_of(filesystem, path), url_of(filesystem, path)
     if info is None and not _WILDCARD.search(path):
         raise PermanentError(f"There is no file {url}.")
@@ -52,7 +52,7 @@ def list_files(filesystem: Any, path: str, *, take_folder: bool = False) -> dict
 
 def info_of(filesystem: Any, path: str) -> Info | None:
     """
-    Return what a store knows of a path, None if there is nothing; fsspec's own ``isfile`` hides an outage.
+    Return a store's entry for a path, None if nothing is there; fsspec's own ``isfile`` hides an outage.
 
     :param filesystem: the fsspec file system.
     :param path: the path.
@@ -68,15 +68,15 @@ def info_of(filesystem: Any, path: str) -> Info | None:
 
 def marks_of(filesystem: Any, name: str, info: Info | None) -> Marks | None:
     """
-    Return what tells a file from the one that replaces it, None if the file is gone.
+    Return the marks of a file, None if the file is deleted.
 
-    :param filesystem: the fsspec file system that holds it.
-    :param name: its name there.
-    :param info: what a listing says about it; a local file is looked at here.
+    :param filesystem: the fsspec file system of the file.
+    :param name: the file's name there.
+    :param info: its entry in a listing; not used for a local file.
     """
     if is_local(filesystem):
         try:
-            seen = os.stat(name)  # fsspec's own times are floats, too coarse for nanoseconds
+            seen = os.stat(name)  # the times of fsspec are floats, which cannot represent nanoseconds
         except (FileNotFoundError, NotADirectoryError):
             return None
         return {"size": seen.st_size, "mtime": seen.st_mtime_ns, "ctime": seen.st_ctime_ns, "ino": seen.st_ino}
@@ -102,10 +102,10 @@ def _is_file(filesystem: Any, name: str, info: Info) -> bool:
 
 def _expand(filesystem: Any, folder: str, pattern: str) -> Iterator[tuple[str, Info]]:
     """
-    Expand a pattern one level at a time: fsspec's own glob leaves out folders of deeper levels that cannot be listed.
+    Expand a pattern level by level: fsspec's own glob omits folders of deeper levels that cannot be listed.
 
-    :param folder: a folder, whose name is not a pattern.
-    :param pattern: what to look for there.
+    :param folder: a folder; its name is not a pattern.
+    :param pattern: the pattern within the folder.
     """
     wildcard = _WILDCARD.search(pattern)
     if wildcard is None:
@@ -133,7 +133,7 @@ def _expand(filesystem: Any, folder: str, pattern: str) -> Iterator[tuple[str, I
 def _glob(filesystem: Any, folder: str, pattern: str) -> dict[str, Info]:
     found: dict[str, Info] = filesystem.glob(posixpath.join(glob.escape(folder), pattern), detail=True)
     if not found and folder:
-        _list_folder(filesystem, folder)  # raises if it cannot be listed, which glob takes for empty
+        _list_folder(filesystem, folder)  # raises if it cannot be listed; glob treats such a folder as empty
     return found
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_bubblehouse.customers.blocks import Path
     from airflow_provider_bubblehouse.customers.converter import Converter
-from airflow_provider_bubblehouse.sources.columns import ColumnMap
+    from airflow_provider_bubblehouse.sources.columns import ColumnMap
 
 NAME = "the query"
 

@@ -1,4 +1,4 @@
-"""Rows that are Python objects: a list, or what a function yields."""
+"""Rows that are Python objects, from a list or a generator."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def record_blocks(
     Yield records as blocks.
 
     :param records: the records.
-    :param columns: which of their fields are sent as which field of a customer, None for each under its own name.
-    :param unseen: looks at each block.
+    :param columns: name in the record to field, None to send each field under its own name.
+    :param unseen: notes the columns of each block.
     """
     rows = iter(records)
     while some := list(islice(rows, CHUNK_ROWS)):
@@ -87,7 +87,7 @@ def spool_records(
     """
     Read records that can be iterated over only once into a temporary file.
 
-    :param name: what messages call the source.
+    :param name: the source's name in messages.
     :param records: see ``ListSource``.
     :param column_map: see ``FileSource``.
     :param converter: converts the records.
@@ -100,8 +100,8 @@ def spool_records(
 
 
 def _canonical(records: list[object]) -> bytes:
-    """Return some records as bytes that are the same in every process."""
-    with suppress(Exception):  # a name that is not text, text that UTF-8 cannot hold, an object that raises
+    """Return records as bytes that are the same in every process."""
+    with suppress(Exception):  # a name that is not text, text that is not UTF-8, an object that raises
         return msgspec.json.encode(records, enc_hook=repr)
     return b"\n".join(map(_text_of, records))
 

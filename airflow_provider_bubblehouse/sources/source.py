@@ -1,4 +1,4 @@
-"""What the push asks of a source of rows, wherever they come from."""
+"""The interface of a source of rows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Source(Protocol):
         """Yield all rows in order."""
 
     def version(self) -> object:
-        """Return what differs once the rows may have changed."""
+        """Return a value that changes if the rows may have changed."""
 
     def fingerprint(self) -> object | None:
-        """Return what tells these rows from all others, also in a later process; None if nothing does."""
+        """Return a value that identifies these rows, also in a later process; None if there is no such value."""
 
     def share_read(self) -> float | None:
-        """Return the share of the source that the pass under way has read, from 0 to 1; None if not known."""
+        """Return the share of the source that the current pass has read, from 0 to 1; None if it is not known."""
 
     def urls(self) -> Mapping[str, str]:
         """Return the URL of every file by its name, in the order in which they are read."""

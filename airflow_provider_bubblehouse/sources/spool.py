@@ -1,9 +1,9 @@
 """
-Rows that can be read only once, kept in a temporary file while they are pushed: of a query, or of a generator.
+Rows that can be read only once, of a query or a generator, stored in a temporary file during the push.
 
-A query may return its rows in a different order each time, and a generator cannot be run again without its side
-effects. The rows are converted before they are written, while they are Python objects: JSON has neither decimals nor
-times, so what is read back from it would mean something else.
+A query may return its rows in a different order each time, and a generator cannot run again without repeating its side
+effects. The rows are converted before they are stored, while they are Python objects: JSON has no decimals or times, so
+the rules would decide differently about values from JSON.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOG_EVERY = 10.0  # seconds, as for the push
-_INVALID = b"["  # begins the line of an invalid row; { begins that of a customer
+_INVALID = b"["  # the first byte of an invalid row's line; a customer's line begins with {
 
 
 class SpooledSource:
     """
-    Rows that are read once, by the constructor. ``close`` deletes the temporary file.
+    Rows that the constructor reads once. ``close`` deletes the temporary file.
 
-    The file has no name in its folder (``TMPDIR``): no other process can open it, and it is gone with this process,
-    however that ends.
+    The file has no name in its folder (``TMPDIR``). So no other process can open it, and the operating system deletes
+    it when this process ends, even if it is killed.
 
     :param name: the source's name in messages, such as "the query".
     :param blocks: the rows.
@@ -109,7 +109,7 @@ def _lines(checked: CheckedChunk) -> list[bytes]:
     if not checked.invalid:
         return customers
     lines = dict(zip(checked.numbers, customers, strict=True))
-    for row in checked.invalid:  # not by msgspec, which does not take text that UTF-8 cannot hold
+    for row in checked.invalid:  # msgspec does not encode text that is not UTF-8
         lines[row.number] = json.dumps([row.error.reason, row.error.field, in_json(row.record)]).encode()
     return [line for _, line in sorted(lines.items())]
 
@@ -128,7 +128,7 @@ class SpooledRows:
     Some rows of a temporary file.
 
     :param text: the rows, each a line with a line feed at its end.
-    :param file: what messages show in place of a file's name.
+    :param file: the name that messages show as the file.
     """
 
     text: bytes

@@ -1,4 +1,4 @@
-"""One file as it lies in its store, read in order with a small read-ahead; faults of the store are errors of ours."""
+"""Read one file of a store with a small read-ahead, and convert errors of the store to errors of this package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_bubblehouse.sources.listing import Info
 
-# Few requests in little memory: the libraries hold up to three times as much. s3fs by itself reads 50 MiB ahead.
+# Few requests with little memory: the libraries hold up to three times as much. By default, s3fs reads 50 MiB ahead.
 READ_AHEAD = 4 * 1024 * 1024
 
 
@@ -25,10 +25,10 @@ class StoredFile(io.RawIOBase):
     """
     A file that is open for reading.
 
-    :param filesystem: the fsspec file system that holds it.
-    :param name: its name there.
-    :param info: what a listing says about it. A store that can do so (S3) serves no other version of the file.
-    :raises PermanentError: if the file was replaced or deleted since it was listed; so does reading it.
+    :param filesystem: the fsspec file system of the file.
+    :param name: the file's name there.
+    :param info: its entry in a listing. A store that supports it (S3) serves only this version of the file.
+    :raises PermanentError: if the file was replaced or deleted since it was listed, also while it is read.
     """
 
     def __init__(self, filesystem: Any, name: str, info: Info) -> None:
@@ -81,7 +81,7 @@ class StoredFile(io.RawIOBase):
 
 def changed_error(url: str) -> PermanentError:
     """
-    Return what to raise for a file that was replaced or deleted during the push.
+    Return the error for a file that was replaced or deleted during the push.
 
     :param url: the file.
     """
@@ -94,9 +94,9 @@ def changed_error(url: str) -> PermanentError:
 @contextmanager
 def _listed(filesystem: Any, name: str, info: Info) -> Iterator[None]:
     """
-    Let the store's library take size and ETag from the listing instead of another request.
+    Have the store's library use size and ETag from the listing instead of another request.
 
-    Its cache takes whole folders only. So this one of a single file is removed again.
+    Its cache stores whole folders, so the entry with this single file is removed afterwards.
     """
     if is_local(filesystem):
         yield
