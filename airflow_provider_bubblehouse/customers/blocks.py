@@ -40,6 +40,7 @@ class Block:
     :param bound: the maximum size of a row as JSON, in bytes; None if it is not known.
     :param id_column: the name of the source's column for ``id``.
     :param not_utf8: the reason to give for a text that is not UTF-8; empty for the reason of the rules.
+    :param is_converted: whether formats have been applied already, as in a customer that the API has rejected.
     """
 
     file: str
@@ -54,6 +55,7 @@ class Block:
     bound: int | None = None
     id_column: str = "id"
     not_utf8: str = ""
+    is_converted: bool = False
 
     def record(self, place: int) -> object:
         """Return a row as the source has it, by the names of its fields."""

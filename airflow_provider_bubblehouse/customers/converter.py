@@ -151,7 +151,7 @@ class Converter:
         self._deletions = deletions
         self._largest = largest
         self._other = other_field(self._calendar)
-        self._plans: dict[tuple[str, tuple[Path, ...]], _Plan] = {}
+        self._plans: dict[tuple[str, tuple[Path, ...], bool], _Plan] = {}
         self._warned: set[str] = set()
 
     def customer(self, record: object) -> dict[str, Any]:
@@ -243,7 +243,7 @@ class Converter:
         return lambda: Encoded(lines)
 
     def _plan(self, block: Block) -> _Plan:
-        key = block.id_column, tuple(block.columns)
+        key = block.id_column, tuple(block.columns), block.is_converted
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= _MAX_PLANS:
@@ -251,14 +251,15 @@ class Converter:
             plan = self._plans[key] = self._make_plan(*key)
         return plan
 
-    def _make_plan(self, id_column: str, paths: tuple[Path, ...]) -> _Plan:
+    def _make_plan(self, id_column: str, paths: tuple[Path, ...], is_converted: bool) -> _Plan:
+        formats = {} if is_converted else self._formats
         known = self._known_fields(id_column)
         sent = [path for path in in_order(paths) if path[0] in known or not self._deletions]
         fields = [
             (
                 path,
                 known.get(path[0], self._other) if len(path) == 1 else self._other,
-                formats_within(path, self._formats),
+                formats_within(path, formats),
             )
             for path in sent
             if are_clean_texts(path)

@@ -7,6 +7,7 @@ Lines are decoded into objects with the fields of the first line, because this i
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
@@ -61,8 +62,17 @@ def read_jsonl(
 
 
 def _rejected(name: str, text: bytes, columns: Mapping[str, Path] | None) -> Iterator[Block]:
-    rows = [_customer_in(_decoded(line)) for line in filter(bytes.strip, text.split(b"\n"))]
-    return blocks_of(rows, file=name, columns=columns, id_column=id_column_of(columns))
+    rows = map(_decoded, filter(bytes.strip, text.split(b"\n")))
+    for was_sent, some in groupby(rows, key=_was_sent):
+        customers = list(map(_customer_in, some))
+        yield from blocks_of(
+            customers, file=name, columns=columns, id_column=id_column_of(columns), is_converted=was_sent
+        )
+
+
+def _was_sent(row: object) -> bool:
+    """Return whether a line is of a row that the API has rejected; an invalid row has no status."""
+    return isinstance(row, dict) and row.get("status") is not None
 
 
 def _customer_in(row: object) -> object:

@@ -125,6 +125,23 @@ def test_rejected_and_invalid_rows_are_kept_and_can_be_pushed_again(sandbox, tmp
     assert sorted(sent(sandbox)) == ["6", "7", "8", "9"]
 
 
+def test_formats_apply_to_invalid_rows_that_are_pushed_again_and_not_to_rejected_rows(sandbox, tmp_path):
+    swapped = {"yes": "no", "no": "yes"}
+    options = {"formats": {"birthday": "%d.%m.%Y", "email_verified": swapped}}
+    (tmp_path / "a.csv").write_text("id,birthday,email_verified\n1,31.12.1990,yes\n2,31.13.1990,yes\n")
+    sandbox.script("400")
+    with pytest.raises(BubblehouseRejectedError):
+        update(path=tmp_path / "a.csv", on_invalid="skip", rejected_path=tmp_path / "out", **options)
+    sandbox.clear()
+    for file in (tmp_path / "out").rglob("*.jsonl"):
+        file.write_text(file.read_text().replace("31.13.", "30.11."))
+    assert update(path=tmp_path / "out", file_format="rejected", **options)["accepted"] == 2
+    assert [customer for call in sandbox.calls for customer in call.customers] == [
+        {"id": "1", "birthday": "1990-12-31", "email_verified": "no"},
+        {"id": "2", "birthday": "1990-11-30", "email_verified": "no"},
+    ]
+
+
 def test_a_cell_that_is_wrong_is_kept_under_its_fields_name_and_can_be_pushed_once_it_is_mended(sandbox, tmp_path):
     (tmp_path / "a.csv").write_text(
         'Id,Optin,Tags,Secret,City,Orders\n1,maybe,"[""vip""]",s,Rome,3\n2,,vip,s,,x\n3,true,,s,,\n'
