@@ -411,7 +411,7 @@ def test_a_refused_batch_is_told_by_file_and_rows_and_no_value_is_shown(sandbox,
         write_lines(tmp_path / f"{name}.jsonl", [{"id": f"sentinel{number}{row}"} for row in range(15)])
     sandbox.script("ok", "400:bad,message=sentinel is bad")
     failed(BubblehouseRejectedError, path=f"{tmp_path}/*.jsonl", batch_size=20)
-    assert f"from {tmp_path}/b.jsonl, row 6 to {tmp_path}/b.jsonl, row 15" in caplog.text
+    assert f": {tmp_path}/b.jsonl, row 6 to {tmp_path}/b.jsonl, row 15" in caplog.text
     assert "sentinel" not in caplog.text
 
 
