@@ -146,7 +146,7 @@ def test_rows_arrive_as_they_are_whichever_way_they_come(sandbox, run_dag, dag, 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_airflow_keeps_no_row_of_what_a_task_was_given(sandbox, run_dag, dag, way):
+def test_airflow_stores_no_row_of_a_task(sandbox, run_dag, dag, way):
     way(dag)
     run_dag(dag)
     rendered = stored(dag.dag_id, "rendered_task_instance_fields", "task_id, rendered_fields")

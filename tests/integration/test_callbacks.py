@@ -252,7 +252,7 @@ def test_exactly_one_is_called_for_every_exception(calls, exception, expected, w
     assert [(kind, outcome["will_retry"]) for kind, outcome in calls] == [(expected, will_retry)]
 
 
-def test_a_timeout_is_transient_though_a_permanent_error_was_being_handled(calls):
+def test_a_timeout_is_transient_even_while_a_permanent_error_is_handled(calls):
     timeout = AirflowTaskTimeout("x")
     timeout.__context__ = BubblehousePermanentError("x", status=400)
     for wrap, kind in ((on_permanent_failure, PERMANENT), (on_transient_failure, TRANSIENT)):

@@ -190,7 +190,7 @@ def test_access_that_is_withdrawn_amid_reading_is_permanent(object_store, sandbo
 @pytest.mark.parametrize("on_invalid", ["skip", "fail"])
 @pytest.mark.parametrize("key", ["a.jsonl", "a.csv", "a.jsonl.gz", "a.json", "a.parquet"])
 @pytest.mark.parametrize("how", ["replaced", "shortened", "deleted"])
-def test_an_object_that_is_changed_amid_reading_is_a_permanent_error_and_none_of_it_is_sent(
+def test_an_object_that_changes_while_being_read_is_a_permanent_error_and_no_row_is_sent(
     object_store, sandbox, monkeypatch, small_steps, how, key, on_invalid
 ):
     object_store.put(key, content(key, 3000, size=500))
@@ -299,7 +299,7 @@ def test_progress_belongs_to_the_objects_content(object_store, sandbox, no_waits
     assert update(state_store, **options)["resumed_at"] == (0 if how == "replaced" else 10)
 
 
-def test_what_the_library_remembers_does_not_hide_a_change(object_store):
+def test_the_cache_of_the_library_does_not_hide_a_change(object_store):
     object_store.put("a.jsonl", lines(1))
     for number, key in enumerate(("a.jsonl", "*.jsonl"), 2):
         operator = UpdateCustomersOperator(task_id="push", path=object_store.url(key), dry_run=True)

@@ -370,7 +370,7 @@ def give(value):
     ],
     ids=["template", "tuple", "path", "numbers", "function", "query"],
 )
-def test_a_template_field_is_stored_as_it_is(parameters):
+def test_a_template_field_is_stored_unchanged(parameters):
     operator = UpdateCustomersOperator(task_id="push", **parameters)
     for name, value in parameters.items():
         assert getattr(operator, name) is value
@@ -519,8 +519,8 @@ def test_a_path_is_taken_as_text_url_path_and_object_storage_path(sandbox, tmp_p
     assert update(path=f"file://{tmp_path}/*.jsonl")["accepted"] == 1
 
 
-@pytest.mark.parametrize(("try_number", "told"), [(1, False), (3, True)])
-def test_a_transient_error_without_a_try_left_says_how_to_have_it_retried(sandbox, no_waits, try_number, told):
+@pytest.mark.parametrize(("try_number", "has_hint"), [(1, False), (3, True)])
+def test_a_transient_error_on_the_last_try_says_how_to_have_it_retried(sandbox, no_waits, try_number, has_hint):
     class TaskInstance:
         max_tries = 2
 
@@ -528,4 +528,4 @@ def test_a_transient_error_without_a_try_left_says_how_to_have_it_retried(sandbo
     sandbox.script(*["503"] * 10)
     with pytest.raises(BubblehouseTransientError) as caught:
         UpdateCustomersOperator(task_id="push", customers=people(1)).execute({"ti": TaskInstance()})
-    assert ("set retries= to have this retried" in str(caught.value)) is told
+    assert ("set retries= to have this retried" in str(caught.value)) is has_hint

@@ -121,7 +121,7 @@ def test_a_wait_that_would_end_too_late_is_not_begun():
     assert (line.calls, line.waits) == (1, [])
 
 
-def test_each_wait_is_logged_with_what_failed_and_which_attempt(caplog):
+def test_each_wait_is_logged_with_its_cause_and_attempt(caplog):
     with caplog.at_level(logging.WARNING):
         Line(transient(retry_after=3)).run(max_attempts=4)
     assert caplog.messages == ["Down. Attempt 1 of 4; next one in 3.0 s."]

@@ -205,7 +205,7 @@ def customers(source) -> list[object]:
     return [found[number] for number in range(1, first)]
 
 
-def test_cells_become_what_their_field_is_and_empty_ones_are_absent(tmp_path):
+def test_cells_get_the_type_of_their_field_and_empty_cells_are_absent(tmp_path):
     content = (
         b"id,email,deleted,order_count,tags,extras,total_spent,tier\n"
         b'1,,true,3,"[""vip"", ""x""]","{""a"": 1}",5,gold\n'
