@@ -102,7 +102,9 @@ def raised(deployment, run, task_id: str = "task") -> list[str]:
         ("reset", "success", 2, "transient None"),
     ],
 )
-def test_a_push_is_retried_only_after_a_transient_error(deployment, sandbox, start, notified, fault, state, tries, failure):
+def test_a_push_is_retried_only_after_a_transient_error(
+    deployment, sandbox, start, notified, fault, state, tries, failure
+):
     sandbox.script(fault)
     run = start(PUSH)
     assert ended(deployment, run) == (state, tries)
