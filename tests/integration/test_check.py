@@ -44,7 +44,7 @@ def test_a_file_whose_rows_can_all_be_sent_passes(check):
     assert (code, said.splitlines()[-1]) == (0, "All 2 rows can be sent.")
 
 
-def test_a_file_without_rows_is_said_to_have_none(check):
+def test_a_file_without_rows_is_reported_as_empty(check):
     assert check("") == (0, "The file has no rows.")
 
 

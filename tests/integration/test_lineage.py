@@ -185,7 +185,7 @@ def test_each_try_counts_the_rows_that_it_had_accepted_itself(lineage):
     assert lineage.outputs("in_two_tries", 1) == lineage.customers(4 if AIRFLOW >= (3, 3) else 6)
 
 
-def test_a_source_that_is_refused_whole_has_written_no_row(lineage):
+def test_a_source_that_is_refused_as_a_whole_has_written_no_row(lineage):
     assert lineage.inputs("invalid") == [("file", f"{lineage.folder}/invalid.csv", {"rowCount": 2, "fileCount": 1})]
     assert lineage.outputs("invalid") == lineage.customers(0)
 
@@ -305,7 +305,7 @@ def test_a_failing_lineage_reader_does_not_fail_the_push(sandbox, reader, monkey
     assert "lineage of this push could not be reported" in caplog.text
 
 
-def test_a_file_that_airflow_takes_for_no_asset_hides_no_other(reader):
+def test_a_file_that_airflow_does_not_accept_as_an_asset_does_not_hide_others(reader):
     class Files(ListSource):
         def urls(self):
             return {"long": f"file:///{'long' * 400}.csv", "z": "file:///z.csv"}

@@ -144,7 +144,7 @@ def test_an_answer_that_is_not_the_datas_fault_leaves_it_unsent(sandbox, fault, 
     assert len(sandbox.calls) == 2
 
 
-def test_a_source_with_an_invalid_row_is_refused_whole_naming_row_and_field(sandbox, tmp_path):
+def test_a_source_with_an_invalid_row_is_refused_as_a_whole_naming_row_and_field(sandbox, tmp_path):
     (tmp_path / "a.csv").write_text("id,email,deleted\n1,a@example.com,\n2,b@example.com,wahr\n,,\n")
     with pytest.raises(BubblehousePermanentError) as caught:
         update(path=tmp_path / "a.csv")
@@ -235,7 +235,7 @@ def test_debug_is_refused_unless_the_connection_allows_it(sandbox, monkeypatch):
     assert [call.debug for call in sandbox.calls] == [True]
 
 
-def test_debug_takes_one_batch_and_shows_the_apis_own_words(sandbox, monkeypatch, caplog):
+def test_debug_sends_one_batch_and_shows_the_apis_message(sandbox, monkeypatch, caplog):
     monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", sandbox.connection(extra={"allow_debug": True}))
     with pytest.raises(BubblehousePermanentError, match="more than one batch"):
         update(customers=people(3), batch_size=2, debug=True)
@@ -266,7 +266,7 @@ def test_more_deletions_than_allowed_are_refused_before_the_first_call(sandbox):
     assert sandbox.calls == []
 
 
-def test_a_deletion_with_an_invalid_row_is_refused_whole(sandbox):
+def test_a_deletion_with_an_invalid_row_is_refused_as_a_whole(sandbox):
     with pytest.raises(BubblehousePermanentError, match="row 2: deleted must be true or left out"):
         delete(customers=[{"id": "1"}, {"id": "2", "deleted": False}], max_customers=9)
     assert sandbox.calls == []
@@ -487,7 +487,7 @@ def test_an_operator_can_be_copied_after_execute(sandbox, sources, source, fault
 
 
 @pytest.mark.parametrize("customers", ["no JSON", '{"id": 1}', "5", {"id": "1"}, 5])
-def test_customers_that_are_no_list_are_refused_without_being_shown(sandbox, customers):
+def test_customers_that_are_not_a_list_are_refused_without_being_shown(sandbox, customers):
     with pytest.raises(BubblehousePermanentError, match="customers") as caught:
         update(customers=customers)
     assert str(customers) not in str(caught.value)

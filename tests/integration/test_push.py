@@ -151,7 +151,7 @@ def test_a_number_that_json_cannot_express_makes_an_invalid_row_also_with_progre
     assert sandbox.calls == []
 
 
-def test_a_file_that_is_refused_whole_leaves_its_invalid_rows_too_whatever_they_hold(sandbox, tmp_path):
+def test_a_file_that_is_refused_as_a_whole_leaves_its_invalid_rows_too_whatever_they_hold(sandbox, tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"id": "1"}\nnonsense\n{"id": "J\xe4ne"}\n[1]\n')
     with pytest.raises(BubblehousePermanentError, match="3 of 4 rows are invalid; fix them first"):
         update(path=tmp_path / "a.jsonl", rejected_path=tmp_path / "out")
@@ -271,7 +271,7 @@ def test_a_rate_limit_in_one_lane_holds_all():
     assert not pacer.pause_for_limit(error, began=0, limited_before=0)
 
 
-def test_a_rate_limit_that_asks_for_no_wait_is_not_answered_with_a_flood(sandbox):
+def test_a_rate_limit_without_a_wait_does_not_cause_a_flood_of_calls(sandbox):
     sandbox.rates({"429:rate_limit_exceeded,retry_after=0": 1.0})
     summary = failed(BubblehouseRateLimitError, customers=people(3), rate_limit_wait=2)
     assert summary["calls"] <= 3

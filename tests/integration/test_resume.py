@@ -178,7 +178,7 @@ def test_without_a_store_a_retry_starts_over(sandbox, no_waits):
     assert update(**options)["resumed_at"] == 0
 
 
-def test_a_store_that_takes_nothing_costs_the_progress_and_not_the_push(sandbox, caplog, monkeypatch):
+def test_a_store_that_refuses_writes_loses_the_progress_but_not_the_push(sandbox, caplog, monkeypatch):
     monkeypatch.setattr(loop, "_TICK", 0.0)
     assert update(FullStore(), customers=people(30), batch_size=10)["accepted"] == 30
     assert caplog.text.count("cannot be saved") <= 1  # none if the push ends first
@@ -192,7 +192,7 @@ def test_nothing_is_sent_while_the_stored_rejections_are_unknown(sandbox):
 
 
 @pytest.mark.parametrize("stored", ['"text"', "[1]", "{}", '{"fingerprint": "a", "progress": {"lanes": 7}}'])
-def test_progress_that_cannot_be_understood_is_not_taken_up(sandbox, store, stored):
+def test_progress_that_cannot_be_understood_is_ignored(sandbox, store, stored):
     store.values["bubblehouse_push"] = stored
     assert update(store, customers=people(3))["resumed_at"] == 0
 
@@ -334,7 +334,7 @@ def test_rejected_rows_whose_writing_was_interrupted_are_written_by_the_next_try
     assert (summary["unsent"] == 0) == (on_rejected == "continue")
 
 
-def test_a_second_rejection_that_is_not_saved_brings_no_retry_that_would_send_it_again(sandbox, no_waits):
+def test_a_second_rejection_that_is_not_saved_causes_no_retry_that_would_send_it_again(sandbox, no_waits):
     class FullSoon(Store):
         def set(self, key, value):
             if self.sets:
@@ -429,7 +429,7 @@ def timeout_while_others_wait(execution_timeout, monkeypatch):
 
 
 @pytest.mark.usefixtures("timeout_while_others_wait", "no_waits")
-def test_a_timeout_while_the_push_waits_for_the_other_lanes_hides_no_permanent_error(sandbox):
+def test_a_timeout_while_the_push_waits_for_the_other_lanes_does_not_hide_a_permanent_error(sandbox):
     sandbox.script("401,delay=0.5", "ok,delay=1")
     failed(BubblehousePermanentError, customers=people(60), batch_size=10, max_attempts=1, in_flight=2)
 

@@ -506,7 +506,7 @@ def test_the_script_comes_before_the_rates(sandbox, call):
         "reset,message=x",
     ],
 )
-def test_a_misspelled_fault_is_refused_and_nothing_is_ordered(spelling):
+def test_a_misspelled_fault_is_refused_and_no_fault_is_set(spelling):
     with package.Sandbox() as sandbox:
         with pytest.raises(ValueError, match="is not a fault"):
             sandbox.script("503", spelling)

@@ -70,7 +70,7 @@ def transient(retry_after: float | None = None) -> BubblehouseTransientError:
     return BubblehouseTransientError("Down.", status=503, retry_after=retry_after)
 
 
-def test_a_transient_error_is_tried_again_until_it_goes_through():
+def test_a_transient_error_is_retried_until_it_succeeds():
     line = Line(transient(), transient())
     assert line.run() == "through"
     assert (line.calls, line.retries, len(line.waits)) == (3, 2, 2)

@@ -186,7 +186,7 @@ def test_the_spool_has_no_name_that_others_could_open_and_is_gone_when_it_is_clo
     assert source._file.closed
 
 
-def test_a_query_that_breaks_off_leaves_no_open_file(monkeypatch):
+def test_a_query_that_is_interrupted_leaves_no_open_file(monkeypatch):
     opened = []
 
     def breaking():
