@@ -394,7 +394,7 @@ def test_a_rejected_batch_is_reported_by_file_and_rows_without_a_value(sandbox, 
         write_lines(tmp_path / f"{name}.jsonl", [{"id": f"sentinel{number}{row}"} for row in range(15)])
     sandbox.script("ok", "400:bad,message=sentinel is bad")
     failed(BubblehouseRejectedError, path=f"{tmp_path}/*.jsonl", batch_size=20)
-    assert f"from {tmp_path}/b.jsonl, row 6 to {tmp_path}/b.jsonl, row 15" in caplog.text
+    assert f"10 rows: {tmp_path}/b.jsonl, row 6 to {tmp_path}/b.jsonl, row 15" in caplog.text
     assert "sentinel" not in caplog.text
 
 
