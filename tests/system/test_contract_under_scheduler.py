@@ -87,7 +87,7 @@ def ended(deployment, run, task_id: str = "task") -> tuple[str, int]:
 
 
 def raised(deployment, run, task_id: str = "task") -> list[str]:
-    """Return the class of the error that ended each try of a task, as its log has it; of none where none did."""
+    """Return the class of the error that ended each try of a task, as in its log; a try without an error has none."""
     logs = deployment.logs(run, task_id).values()
     return [kind for text in logs for kind in re.findall(r'"exc_type":"(\w+)"', text)]
 
