@@ -36,7 +36,7 @@ with DAG(
     approval = ApprovalOperator(
         task_id="approve_deletion",
         subject=f"Delete {COUNT} customers from Bubblehouse?",
-        body="Their number is that of a dry run. A deletion cannot be undone.",
+        body="A dry run has counted them. A deletion cannot be undone.",
     )
 
     deletion = DeleteCustomersOperator(

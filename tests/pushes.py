@@ -77,11 +77,11 @@ class Started:
 
     def kill(self) -> float:
         """Tell it to stop, wait until it has, and return how long that took."""
-        told = time.monotonic()
+        stopped_at = time.monotonic()
         self._operator.on_kill()
         self._thread.join(30)
         assert not self._thread.is_alive()
-        return self.ended_at - told
+        return self.ended_at - stopped_at
 
 
 def failed(kind, store=None, **kwargs) -> dict:
@@ -114,5 +114,5 @@ def sent(sandbox) -> list[str]:
 def wait_until(condition, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "nothing happened in time"
         time.sleep(0.005)

@@ -488,7 +488,7 @@ class UpdateCustomersOperator(_CustomersOperator):
         ``sql``. Rows are fetched a thousand at a time. Some drivers hold all rows in memory: give a connection of type
         ``mysql`` the extra ``{"cursor": "sscursor"}``. (templated)
     :param sql_parameters: values for the placeholders of ``sql`` in the style of the driver: a list, or a dict by name.
-        Airflow shows the rendered ``sql``, but of these only their number. It stores literal values with the DAG.
+        Airflow shows the rendered ``sql``, and only the number of the values. It stores literal values with the DAG.
         (templated)
     :param file_format: ``jsonl``, ``json`` (an array of objects), ``csv``, ``parquet``, or ``rejected`` for the files
         of a ``rejected_path``. ``auto`` uses the suffix.

@@ -48,7 +48,7 @@ def summary_of(dag_id: str, task_id: str = "push") -> dict:
 @pytest.mark.parametrize(
     "fault", ["400", "401:invalid_token", "404", "413", "429:rate_limit_exceeded", "redirect", "html", "202"]
 )
-def test_an_answer_that_a_retry_cannot_help_fails_the_task_on_its_first_try_with_one_call(sandbox, run_dag, dag, fault):
+def test_an_answer_that_a_retry_cannot_fix_fails_the_task_on_its_first_try_with_one_call(sandbox, run_dag, dag, fault):
     sandbox.script(fault)
     UpdateCustomersOperator(task_id="push", customers=[{"id": "1"}], dag=dag)
     run_dag(dag)
@@ -66,7 +66,7 @@ def test_a_transient_fault_is_tried_again_and_then_the_task_is_retried(sandbox, 
     assert summary_of(dag.dag_id)["accepted"] == 1
 
 
-def test_a_transient_fault_that_stays_fails_the_task_when_its_tries_are_used_up(sandbox, run_dag, dag, no_waits):
+def test_a_transient_fault_that_lasts_fails_the_task_after_its_last_try(sandbox, run_dag, dag, no_waits):
     sandbox.rates({"503": 1.0})
     UpdateCustomersOperator(task_id="push", customers=[{"id": "1"}], max_attempts=1, dag=dag)
     run_dag(dag)
@@ -146,7 +146,7 @@ def test_rows_arrive_as_they_are_whichever_way_they_come(sandbox, run_dag, dag, 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_airflow_keeps_no_row_of_what_a_task_was_given(sandbox, run_dag, dag, way):
+def test_airflow_stores_no_row_of_a_task(sandbox, run_dag, dag, way):
     way(dag)
     run_dag(dag)
     rendered = stored(dag.dag_id, "rendered_task_instance_fields", "task_id, rendered_fields")

@@ -209,7 +209,7 @@ CONTEXTS = {
 
 
 @pytest.mark.parametrize("case", CONTEXTS)
-def test_exactly_one_is_called_for_whatever_airflow_passes(calls, case):
+def test_exactly_one_wrapper_runs_whatever_airflow_passes(calls, case):
     context, expected, will_retry = CONTEXTS[case]
     for wrap, kind in ((on_permanent_failure, PERMANENT), (on_transient_failure, TRANSIENT)):
         wrap(calls.to(kind))(dict(context))
@@ -252,7 +252,7 @@ def test_exactly_one_is_called_for_every_exception(calls, exception, expected, w
     assert [(kind, outcome["will_retry"]) for kind, outcome in calls] == [(expected, will_retry)]
 
 
-def test_a_timeout_is_transient_though_a_permanent_error_was_being_handled(calls):
+def test_a_timeout_is_transient_even_while_a_permanent_error_is_handled(calls):
     timeout = AirflowTaskTimeout("x")
     timeout.__context__ = BubblehousePermanentError("x", status=400)
     for wrap, kind in ((on_permanent_failure, PERMANENT), (on_transient_failure, TRANSIENT)):
@@ -412,7 +412,7 @@ def test_a_4xx_decides_even_if_its_body_is_cut_off(sandbox):
     [({"response_check": check_response, "extra_options": {"check_response": False, "timeout": 30}}, 1), ({}, None)],
     ids=["with_check_response", "as_it_is"],
 )
-def test_the_http_sensor_takes_404_for_not_yet_unless_it_has_our_check(
+def test_the_http_sensor_reads_404_as_not_yet_unless_it_has_our_check(
     sandbox, run_dag, tries_of, dag, monkeypatch, options, tries
 ):
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", sandbox.connection(conn_type="http", login=None, password=None))

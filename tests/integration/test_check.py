@@ -44,11 +44,11 @@ def test_a_file_whose_rows_can_all_be_sent_passes(check):
     assert (code, said.splitlines()[-1]) == (0, "All 2 rows can be sent.")
 
 
-def test_a_file_without_rows_is_said_to_have_none(check):
+def test_a_file_without_rows_is_reported_as_empty(check):
     assert check("") == (0, "The file has no rows.")
 
 
-def test_what_is_wrong_is_told_by_reason_number_and_first_rows_and_no_value_is_shown(check):
+def test_invalid_rows_are_reported_by_reason_count_and_first_rows_without_a_value(check):
     code, said = check(f"1,,{SENTINEL}\n,,\n2,{SENTINEL}@example.com,2020-01-15 10:30\n" + f"3,,{SENTINEL}\n" * 30)
     assert code == 1
     assert SENTINEL not in said
@@ -60,12 +60,12 @@ def test_what_is_wrong_is_told_by_reason_number_and_first_rows_and_no_value_is_s
     assert words.endswith("Of 33 rows, 32 cannot be sent.")
 
 
-def test_the_timezone_is_looked_at_as_by_the_operator(check):
+def test_the_timezone_is_validated_like_that_of_the_operator(check):
     code, said = check("1,,2020-01-15 10:30\n", "--timezone", "Europe/Nowhere")
     assert (code, said) == (1, "timezone must be the name of a time zone such as Europe/Berlin.")
 
 
-def test_invalid_rows_are_written_where_they_can_be_mended(check, tmp_path):
+def test_invalid_rows_are_written_to_a_folder_for_correction(check, tmp_path):
     code, said = check("1,,\n,,2020-01-15T10:30:00Z\n", "--rejected", str(tmp_path / "rejected"))
     assert code == 1
     assert f"They are in {tmp_path}/rejected." in said
@@ -82,7 +82,7 @@ def test_invalid_rows_are_written_where_they_can_be_mended(check, tmp_path):
         ("*.csv", "No file matches"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told_without_a_traceback(tmp_path, monkeypatch, capsys, path, said):
+def test_an_unreadable_file_is_reported_without_a_traceback(tmp_path, monkeypatch, capsys, path, said):
     monkeypatch.chdir(tmp_path)
     assert main(["check", path]) == 1
     printed = capsys.readouterr()
@@ -189,14 +189,14 @@ def test_a_broken_file_whose_first_rows_are_invalid_is_still_broken(check):
     assert "line 102: the CSV is broken here" in " ".join(said.split())
 
 
-def test_a_broken_file_is_told_by_its_line(check):
+def test_a_broken_file_is_reported_by_its_line(check):
     code, said = check('1,,\n2,"')
     assert code == 1
     assert "line 3: the CSV is broken here" in " ".join(said.split())
 
 
 @pytest.mark.parametrize("mapping", ["CustomerId", "=id", "CustomerId="])
-def test_a_mapping_that_is_none_is_refused(check, capsys, mapping):
+def test_an_invalid_mapping_is_refused(check, capsys, mapping):
     with pytest.raises(SystemExit) as caught:
         check("1,,\n", "--map", mapping)
     assert caught.value.code == 2

@@ -247,7 +247,7 @@ TRIGGERS = {
 
 @pytest.mark.parametrize("trigger", TRIGGERS)
 @pytest.mark.parametrize("row", TABLE)
-def test_a_triggers_event_raises_what_the_table_says_after_one_call(sandbox, monkeypatch, trigger, row):
+def test_a_triggers_event_raises_the_error_of_the_table_after_one_call(sandbox, monkeypatch, trigger, row):
     fault, kind = TABLE[row]
     monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", sandbox.connection(extra={"timeout": TIMEOUT}))
     sandbox.script(fault)

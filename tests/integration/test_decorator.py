@@ -39,7 +39,7 @@ def stored(dag_id: str, table: str, columns: str) -> list[tuple]:
         return connection.execute(f"SELECT {columns} FROM {table} WHERE dag_id = ?", (dag_id,)).fetchall()
 
 
-def test_returned_customers_arrive_unchanged_and_airflow_stores_none_of_them(sandbox, run_dag, tries_of, dag):
+def test_returned_customers_arrive_unchanged_and_are_not_stored_by_airflow(sandbox, run_dag, tries_of, dag):
     with dag:
 
         @task.bubblehouse_customers
@@ -58,7 +58,7 @@ def test_returned_customers_arrive_unchanged_and_airflow_stores_none_of_them(san
     assert "sentinel" not in str(kept).lower()
 
 
-def test_rows_passed_to_the_function_arrive_unchanged_and_airflow_stores_none_of_them(sandbox, run_dag, tries_of, dag):
+def test_rows_passed_to_the_function_arrive_unchanged_and_are_not_stored_by_airflow(sandbox, run_dag, tries_of, dag):
     with dag:
 
         @task
@@ -139,7 +139,7 @@ def test_anything_but_a_list_fails_the_task_on_its_first_try_without_a_call(sand
     assert sandbox.calls == []
 
 
-def test_what_the_function_yields_is_validated_before_the_first_call_and_pushed(sandbox, run_dag, tries_of, dag):
+def test_yielded_customers_are_validated_before_the_first_call_and_pushed(sandbox, run_dag, tries_of, dag):
     calls_while_yielding = []
     with dag:
 
@@ -196,7 +196,7 @@ def operator_for(function, **kwargs):
     ],
     ids=["None", "DataFrame", "dict"],
 )
-def test_a_function_that_returns_something_else_is_told_what_it_returned(sandbox, returned, says):
+def test_the_error_of_a_function_that_returns_another_type_names_the_type(sandbox, returned, says):
     with pytest.raises(BubblehousePermanentError) as caught:
         operator_for(lambda: returned).execute({})
     assert says in str(caught.value)

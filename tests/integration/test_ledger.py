@@ -96,7 +96,7 @@ def stored(folder: LedgerFolder, tmp_path) -> dict[int, int]:
 
 @pytest.mark.parametrize("in_flight", [1, 8])
 @pytest.mark.parametrize("source", ["list", "jsonl", "csv"])
-def test_the_first_push_sends_all_the_next_one_nothing_and_then_what_has_changed(
+def test_the_first_push_sends_all_rows_and_later_ones_only_the_changed_rows(
     sandbox, any_folder, tmp_path, in_flight, source
 ):
     folder = any_folder
@@ -216,7 +216,7 @@ def test_invalid_rows_are_counted_and_sent_when_they_are_fixed(sandbox, folder):
 
 
 @pytest.mark.parametrize(("later", "sends"), [(0, 0), (DAYS // 2 - 1, 0), (DAYS + 1, 200), (-1, 200)])
-def test_entries_end_after_some_days_and_none_is_from_the_future(sandbox, folder, later, sends):
+def test_entries_expire_and_entries_from_the_future_are_ignored(sandbox, folder, later, sends):
     push(folder, customers=people(200))
     assert push(folder, customers=people(200), today=TODAY + later)["accepted"] == sends
 

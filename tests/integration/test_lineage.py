@@ -172,7 +172,7 @@ def test_a_push_of_files_names_each_with_its_rows_and_the_shop_with_those_accept
     assert lineage.outputs("of_files") == lineage.customers(3)
 
 
-def test_a_push_that_fails_halfway_names_what_it_had_sent(lineage):
+def test_a_push_that_fails_halfway_reports_the_accepted_rows(lineage):
     (end,) = lineage.ends("refused")
     assert end["eventType"] == "FAIL"
     assert lineage.inputs("refused") == [("file", f"{lineage.folder}/six.csv", {"rowCount": 6, "fileCount": 1})]
@@ -185,7 +185,7 @@ def test_each_try_counts_the_rows_that_it_had_accepted_itself(lineage):
     assert lineage.outputs("in_two_tries", 1) == lineage.customers(4 if AIRFLOW >= (3, 3) else 6)
 
 
-def test_a_source_that_is_refused_whole_has_written_no_row(lineage):
+def test_a_source_that_is_refused_as_a_whole_has_written_no_row(lineage):
     assert lineage.inputs("invalid") == [("file", f"{lineage.folder}/invalid.csv", {"rowCount": 2, "fileCount": 1})]
     assert lineage.outputs("invalid") == lineage.customers(0)
 
@@ -195,7 +195,7 @@ def test_a_dry_run_reads_and_writes_nothing(lineage):
     assert lineage.outputs("in_a_dry_run") == []
 
 
-def test_many_files_are_told_as_the_folder_they_share(lineage):
+def test_many_files_are_reported_as_their_common_folder(lineage):
     assert lineage.inputs("of_many_files") == [("file", f"{lineage.folder}/many", {"rowCount": 60, "fileCount": 60})]
     assert lineage.outputs("of_many_files") == lineage.customers(60)
 
@@ -206,7 +206,7 @@ def test_rows_that_come_from_no_file_have_no_input(lineage, task_id):
     assert lineage.outputs(task_id) == lineage.customers(2)
 
 
-def test_a_deletion_is_told_like_an_update(lineage):
+def test_a_deletion_is_reported_like_an_update(lineage):
     assert lineage.inputs("deletion") == [("file", f"{lineage.folder}/good-2.csv", {"rowCount": 1, "fileCount": 1})]
     assert lineage.outputs("deletion") == lineage.customers(1)
 
@@ -217,7 +217,7 @@ def test_unchanged_rows_are_counted_beside_those_accepted(lineage, task_id, acce
     assert lineage.unchanged(task_id) == {"accepted": accepted, "unchanged": unchanged}
 
 
-def test_a_function_that_calls_the_hook_is_told_by_airflows_hook_lineage(lineage):
+def test_a_function_that_calls_the_hook_is_reported_by_airflows_hook_lineage(lineage):
     assert lineage.outputs("of_hook") == lineage.customers(None)
 
 
@@ -240,7 +240,7 @@ def test_a_dag_that_is_scheduled_on_the_shops_customers_is_queued_when_they_were
 
 
 class Reader:
-    """Stands in for ``get_hook_lineage_collector``, with a collector that keeps what it is told."""
+    """Stands in for ``get_hook_lineage_collector``, with a collector that stores its calls."""
 
     def __init__(self) -> None:
         self.collector = HookLineageCollector()
@@ -250,11 +250,11 @@ class Reader:
 
     @property
     def inputs(self) -> list[str]:
-        return [told.asset.uri for told in self.collector.collected_assets.inputs]
+        return [event.asset.uri for event in self.collector.collected_assets.inputs]
 
     @property
     def outputs(self) -> list[str]:
-        return [told.asset.uri for told in self.collector.collected_assets.outputs]
+        return [event.asset.uri for event in self.collector.collected_assets.outputs]
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def test_a_call_of_the_hook_tells_hook_lineage_of_the_shop(sandbox, reader):
     assert reader.outputs == [hook.customers_uri]
 
 
-def test_a_reader_of_lineage_that_fails_does_not_fail_what_was_sent(sandbox, reader, monkeypatch, caplog):
+def test_a_failing_lineage_reader_does_not_fail_the_push(sandbox, reader, monkeypatch, caplog):
     def fail(*_args, **_kwargs):
         raise RuntimeError
 
@@ -305,7 +305,7 @@ def test_a_reader_of_lineage_that_fails_does_not_fail_what_was_sent(sandbox, rea
     assert "lineage of this push could not be reported" in caplog.text
 
 
-def test_a_file_that_airflow_takes_for_no_asset_hides_no_other(reader):
+def test_a_file_that_airflow_does_not_accept_as_an_asset_does_not_hide_others(reader):
     class Files(ListSource):
         def urls(self):
             return {"long": f"file:///{'long' * 400}.csv", "z": "file:///z.csv"}

@@ -143,7 +143,7 @@ def test_a_folder_that_cannot_be_listed_is_not_left_out(object_store, sandbox, m
 
 @pytest.mark.parametrize("on_invalid", ["skip", "fail"])
 @pytest.mark.parametrize("key", ["a.jsonl", "a.csv", "a.jsonl.gz", "a.json", "a.parquet"])
-def test_an_outage_amid_reading_is_transient_and_the_error_has_the_summary(
+def test_an_outage_while_reading_is_transient_and_the_error_has_the_summary(
     object_store, sandbox, monkeypatch, small_steps, on_invalid, key
 ):
     object_store.put(key, content(key, 3000, size=500))
@@ -178,7 +178,7 @@ def content(key: str, count: int, *, size: int, first: int = 1) -> bytes:
 
 
 @pytest.mark.parametrize("key", ["a.jsonl", "a.parquet"])
-def test_access_that_is_withdrawn_amid_reading_is_permanent(object_store, sandbox, monkeypatch, small_steps, key):
+def test_access_denied_while_reading_is_permanent(object_store, sandbox, monkeypatch, small_steps, key):
     object_store.put(key, content(key, 3000, size=500))
     withdrawn = object_store.forbidden("GET")
     once_at_the_first_call(monkeypatch, withdrawn.__enter__)
@@ -190,7 +190,7 @@ def test_access_that_is_withdrawn_amid_reading_is_permanent(object_store, sandbo
 @pytest.mark.parametrize("on_invalid", ["skip", "fail"])
 @pytest.mark.parametrize("key", ["a.jsonl", "a.csv", "a.jsonl.gz", "a.json", "a.parquet"])
 @pytest.mark.parametrize("how", ["replaced", "shortened", "deleted"])
-def test_an_object_that_is_changed_amid_reading_is_a_permanent_error_and_none_of_it_is_sent(
+def test_an_object_that_changes_while_being_read_is_a_permanent_error_and_no_row_is_sent(
     object_store, sandbox, monkeypatch, small_steps, how, key, on_invalid
 ):
     object_store.put(key, content(key, 3000, size=500))
@@ -233,7 +233,7 @@ def test_an_object_that_is_changed_after_or_before_it_is_read_is_a_permanent_err
 
 
 @pytest.mark.parametrize("fault", ["outage", "forbidden", "no credentials", "no bucket"])
-def test_a_store_that_takes_no_rejected_rows_is_an_error_and_no_bucket_is_created(object_store, sandbox, fault):
+def test_a_store_that_refuses_rejected_rows_is_an_error_and_no_bucket_is_created(object_store, sandbox, fault):
     buckets = object_store.buckets()
     rows = [{"id": "1"}, {"first_name": "nobody"}]
     options = {"customers": rows, "on_invalid": "skip", "rejected_path": object_store.url("rejected")}
@@ -299,7 +299,7 @@ def test_progress_belongs_to_the_objects_content(object_store, sandbox, no_waits
     assert update(state_store, **options)["resumed_at"] == (0 if how == "replaced" else 10)
 
 
-def test_what_the_library_remembers_does_not_hide_a_change(object_store):
+def test_the_cache_of_the_library_does_not_hide_a_change(object_store):
     object_store.put("a.jsonl", lines(1))
     for number, key in enumerate(("a.jsonl", "*.jsonl"), 2):
         operator = UpdateCustomersOperator(task_id="push", path=object_store.url(key), dry_run=True)

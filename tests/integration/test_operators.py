@@ -144,7 +144,7 @@ def test_an_answer_that_is_not_the_datas_fault_leaves_it_unsent(sandbox, fault, 
     assert len(sandbox.calls) == 2
 
 
-def test_a_source_with_an_invalid_row_is_refused_whole_naming_row_and_field(sandbox, tmp_path):
+def test_a_source_with_an_invalid_row_is_refused_as_a_whole_naming_row_and_field(sandbox, tmp_path):
     (tmp_path / "a.csv").write_text("id,email,deleted\n1,a@example.com,\n2,b@example.com,wahr\n,,\n")
     with pytest.raises(BubblehousePermanentError) as caught:
         update(path=tmp_path / "a.csv")
@@ -235,7 +235,7 @@ def test_debug_is_refused_unless_the_connection_allows_it(sandbox, monkeypatch):
     assert [call.debug for call in sandbox.calls] == [True]
 
 
-def test_debug_takes_one_batch_and_shows_the_apis_own_words(sandbox, monkeypatch, caplog):
+def test_debug_sends_one_batch_and_shows_the_apis_message(sandbox, monkeypatch, caplog):
     monkeypatch.setenv("AIRFLOW_CONN_BUBBLEHOUSE_DEFAULT", sandbox.connection(extra={"allow_debug": True}))
     with pytest.raises(BubblehousePermanentError, match="more than one batch"):
         update(customers=people(3), batch_size=2, debug=True)
@@ -266,7 +266,7 @@ def test_more_deletions_than_allowed_are_refused_before_the_first_call(sandbox):
     assert sandbox.calls == []
 
 
-def test_a_deletion_with_an_invalid_row_is_refused_whole(sandbox):
+def test_a_deletion_with_an_invalid_row_is_refused_as_a_whole(sandbox):
     with pytest.raises(BubblehousePermanentError, match="row 2: deleted must be true or left out"):
         delete(customers=[{"id": "1"}, {"id": "2", "deleted": False}], max_customers=9)
     assert sandbox.calls == []
@@ -370,7 +370,7 @@ def give(value):
     ],
     ids=["template", "tuple", "path", "numbers", "function", "query"],
 )
-def test_a_template_field_is_stored_as_it_is(parameters):
+def test_a_template_field_is_stored_unchanged(parameters):
     operator = UpdateCustomersOperator(task_id="push", **parameters)
     for name, value in parameters.items():
         assert getattr(operator, name) is value
@@ -487,7 +487,7 @@ def test_an_operator_can_be_copied_after_execute(sandbox, sources, source, fault
 
 
 @pytest.mark.parametrize("customers", ["no JSON", '{"id": 1}', "5", {"id": "1"}, 5])
-def test_customers_that_are_no_list_are_refused_without_being_shown(sandbox, customers):
+def test_customers_that_are_not_a_list_are_refused_without_being_shown(sandbox, customers):
     with pytest.raises(BubblehousePermanentError, match="customers") as caught:
         update(customers=customers)
     assert str(customers) not in str(caught.value)
@@ -519,8 +519,8 @@ def test_a_path_is_taken_as_text_url_path_and_object_storage_path(sandbox, tmp_p
     assert update(path=f"file://{tmp_path}/*.jsonl")["accepted"] == 1
 
 
-@pytest.mark.parametrize(("try_number", "told"), [(1, False), (3, True)])
-def test_a_transient_error_without_a_try_left_says_how_to_have_it_retried(sandbox, no_waits, try_number, told):
+@pytest.mark.parametrize(("try_number", "has_hint"), [(1, False), (3, True)])
+def test_a_transient_error_on_the_last_try_says_how_to_have_it_retried(sandbox, no_waits, try_number, has_hint):
     class TaskInstance:
         max_tries = 2
 
@@ -528,4 +528,4 @@ def test_a_transient_error_without_a_try_left_says_how_to_have_it_retried(sandbo
     sandbox.script(*["503"] * 10)
     with pytest.raises(BubblehouseTransientError) as caught:
         UpdateCustomersOperator(task_id="push", customers=people(1)).execute({"ti": TaskInstance()})
-    assert ("set retries= to have this retried" in str(caught.value)) is told
+    assert ("set retries= to have this retried" in str(caught.value)) is has_hint

@@ -1,4 +1,4 @@
-"""The push under faults: nothing is lost, nothing that is settled is sent again, and it ends when it is told to."""
+"""The push under faults: nothing is lost, nothing that is completed is sent again, and it ends when it is stopped."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_fault_in_one_lane_ends_the_others_and_every_call_is_accounted_for(san
     assert len(sandbox.calls) < 20
 
 
-def test_what_no_retry_can_help_goes_before_what_one_can(sandbox, no_waits):
+def test_permanent_errors_take_precedence_over_transient_ones(sandbox, no_waits):
     sandbox.script("503,delay=0.2", "401,delay=0.2", "503,delay=0.2", "503,delay=0.2")
     failed(BubblehousePermanentError, customers=people(400), in_flight=4, batch_size=10, max_attempts=1)
 
@@ -101,7 +101,7 @@ def lines_of(folder) -> list[dict]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def test_rejected_and_invalid_rows_are_kept_and_can_be_pushed_again(sandbox, tmp_path):
+def test_rejected_and_invalid_rows_are_written_and_can_be_pushed_again(sandbox, tmp_path):
     folder = tmp_path / "rejected"
     rows = [*people(4), {"first_name": "nobody"}, *people(5, first=6), {"id": "11", "total_spent": 5}]
     options = {"customers": rows, "batch_size": 4, "on_invalid": "skip", "on_rejected": "continue"}
@@ -142,7 +142,7 @@ def test_formats_apply_to_invalid_rows_that_are_pushed_again_and_not_to_rejected
     ]
 
 
-def test_a_cell_that_is_wrong_is_kept_under_its_fields_name_and_can_be_pushed_once_it_is_mended(sandbox, tmp_path):
+def test_an_invalid_cell_is_written_under_its_fields_name_and_can_be_pushed_once_corrected(sandbox, tmp_path):
     (tmp_path / "a.csv").write_text(
         'Id,Optin,Tags,Secret,City,Orders\n1,maybe,"[""vip""]",s,Rome,3\n2,,vip,s,,x\n3,true,,s,,\n'
     )
@@ -155,20 +155,20 @@ def test_a_cell_that_is_wrong_is_kept_under_its_fields_name_and_can_be_pushed_on
         {"id": "2", "tags": "vip", "order_count": "x"},
     ]
     kept[0]["customer"]["optin"] = True
-    (tmp_path / "mended.jsonl").write_text(json.dumps(kept[0]))
-    assert update(path=tmp_path / "mended.jsonl", file_format="rejected")["accepted"] == 1
+    (tmp_path / "corrected.jsonl").write_text(json.dumps(kept[0]))
+    assert update(path=tmp_path / "corrected.jsonl", file_format="rejected")["accepted"] == 1
     assert sorted(sent(sandbox)) == ["1", "3"]
 
 
 @pytest.mark.parametrize("field", ["extras", "id"])
-def test_a_number_that_cannot_be_written_out_makes_an_invalid_row_also_where_progress_is_kept(sandbox, store, field):
+def test_a_number_that_json_cannot_express_makes_an_invalid_row_also_with_progress(sandbox, store, field):
     rows = [{"id": "1"}, {"id": "2", field: 10**5000 if field == "id" else {"a": 10**5000}}]
     with pytest.raises(BubblehousePermanentError, match=rf"row 2: {field} .* 100 digits"):
         update(store, customers=rows)
     assert sandbox.calls == []
 
 
-def test_a_file_that_is_refused_whole_leaves_its_invalid_rows_too_whatever_they_hold(sandbox, tmp_path):
+def test_a_file_that_is_refused_as_a_whole_leaves_its_invalid_rows_too_whatever_they_hold(sandbox, tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"id": "1"}\nnonsense\n{"id": "J\xe4ne"}\n[1]\n')
     with pytest.raises(BubblehousePermanentError, match="3 of 4 rows are invalid; fix them first"):
         update(path=tmp_path / "a.jsonl", rejected_path=tmp_path / "out")
@@ -217,7 +217,7 @@ def test_a_store_with_errors_of_its_own_fails_the_task_without_a_retry(sandbox, 
         update(customers=people(3), rejected_path=tmp_path)
 
 
-def test_an_invalid_row_is_kept_whatever_it_holds(sandbox, tmp_path):
+def test_an_invalid_row_is_written_whatever_its_values(sandbox, tmp_path):
     class Untold:
         def __repr__(self) -> str:
             raise RuntimeError
@@ -261,7 +261,7 @@ def test_a_rate_limit_fails_at_once_by_default(sandbox, store):
     assert (summary["accepted"], summary["unsent"], summary["calls"]) == (10, 20, 2)
 
 
-def test_with_rate_limit_wait_the_push_waits_as_long_as_it_is_asked_to(sandbox, monkeypatch):
+def test_with_rate_limit_wait_the_push_waits_as_long_as_retry_after_asks(sandbox, monkeypatch):
     monkeypatch.setattr(pacing, "_FIRST_PAUSE", 0.01)
     sandbox.script("ok", "429:rate_limit_exceeded,retry_after=0.3", "429:rate_limit_exceeded,retry_after=0.2")
     started = time.monotonic()
@@ -288,13 +288,13 @@ def test_a_rate_limit_in_one_lane_holds_all():
     assert not pacer.pause_for_limit(error, began=0, limited_before=0)
 
 
-def test_a_rate_limit_that_asks_for_no_wait_is_not_answered_with_a_flood(sandbox):
+def test_a_rate_limit_without_a_wait_does_not_cause_a_flood_of_calls(sandbox):
     sandbox.rates({"429:rate_limit_exceeded,retry_after=0": 1.0})
     summary = failed(BubblehouseRateLimitError, customers=people(3), rate_limit_wait=2)
     assert summary["calls"] <= 3
 
 
-def test_a_retry_after_of_an_outage_is_kept_to_by_all_lanes(sandbox, no_waits):
+def test_all_lanes_honour_the_retry_after_of_an_outage(sandbox, no_waits):
     sandbox.script("503,retry_after=0.4")
     update(customers=people(200), batch_size=10, in_flight=4)
     hold = sandbox.calls[0].arrived_at
@@ -307,7 +307,7 @@ def test_a_retry_after_of_an_outage_is_kept_to_by_all_lanes(sandbox, no_waits):
 
 @pytest.mark.parametrize("script", ["503,retry_after=60", "delay=60", "reset"])
 @pytest.mark.parametrize("in_flight", [1, 4])
-def test_told_to_stop_it_ends_soon_in_a_wait_and_in_a_slow_answer_with_its_progress_kept(
+def test_a_stopped_push_ends_soon_in_a_wait_and_in_a_slow_answer_with_its_progress_saved(
     sandbox, store, monkeypatch, script, in_flight
 ):
     monkeypatch.setattr("airflow_provider_bubblehouse.push.attempts._jitter", lambda _state: 60.0)
@@ -322,7 +322,7 @@ def test_told_to_stop_it_ends_soon_in_a_wait_and_in_a_slow_answer_with_its_progr
     assert sum(call.rows for call in sandbox.calls) == 200 - summary["resumed_at"]
 
 
-def test_told_to_stop_before_there_is_a_push_it_makes_no_call(sandbox):
+def test_a_task_stopped_before_its_push_makes_no_call(sandbox):
     operator = UpdateCustomersOperator(task_id="push", customers=people(3))
     operator.on_kill()
     with pytest.raises(BubblehouseTransientError, match="told to stop"):
@@ -330,7 +330,7 @@ def test_told_to_stop_before_there_is_a_push_it_makes_no_call(sandbox):
     assert sandbox.calls == []
 
 
-def test_told_to_stop_while_it_validates_it_ends_before_any_call(sandbox, tmp_path):
+def test_a_push_stopped_while_validating_makes_no_call(sandbox, tmp_path):
     operator = UpdateCustomersOperator(task_id="push", path=write_lines(tmp_path / "a.jsonl", people(5000)))
     prepared = operator._prepare({})
     prepared.stop()
@@ -393,7 +393,7 @@ def test_a_name_look_up_that_hangs_does_not_keep_the_push_from_ending(sandbox, m
     hang.set()
 
 
-# What is told of it
+# Messages and logs
 
 
 def test_progress_is_logged_while_it_runs_and_a_summary_at_the_end(sandbox, caplog, monkeypatch, tmp_path):
@@ -406,12 +406,12 @@ def test_progress_is_logged_while_it_runs_and_a_summary_at_the_end(sandbox, capl
     assert len([line for line in lines if line.startswith("Summary of the push")]) == 1
 
 
-def test_a_refused_batch_is_told_by_file_and_rows_and_no_value_is_shown(sandbox, tmp_path, caplog):
+def test_a_rejected_batch_is_reported_by_file_and_rows_without_a_value(sandbox, tmp_path, caplog):
     for number, name in enumerate(("a", "b")):
         write_lines(tmp_path / f"{name}.jsonl", [{"id": f"sentinel{number}{row}"} for row in range(15)])
     sandbox.script("ok", "400:bad,message=sentinel is bad")
     failed(BubblehouseRejectedError, path=f"{tmp_path}/*.jsonl", batch_size=20)
-    assert f": {tmp_path}/b.jsonl, row 6 to {tmp_path}/b.jsonl, row 15" in caplog.text
+    assert f"10 rows: {tmp_path}/b.jsonl, row 6 to {tmp_path}/b.jsonl, row 15" in caplog.text
     assert "sentinel" not in caplog.text
 
 
@@ -435,7 +435,7 @@ def test_under_chaos_the_api_ends_with_exactly_the_input(sandbox, store, no_wait
         | {"delay=0.02": 0.1},
         seed=4,
     )
-    tries, settled = [], 0
+    tries, completed = [], 0
     for _ in range(500):
         before = len(sandbox.calls)
         try:
@@ -444,13 +444,13 @@ def test_under_chaos_the_api_ends_with_exactly_the_input(sandbox, store, no_wait
             tries.append(error.summary)
         summary = summed(tries[-1])
         answered = [call for call in sandbox.calls[before:] if call.status == 200]
-        assert summary["resumed_at"] == settled
-        assert sum(call.rows for call in answered) == summary["accepted"] - settled  # no settled row is sent again
-        settled = summary["accepted"]
+        assert summary["resumed_at"] == completed
+        assert sum(call.rows for call in answered) == summary["accepted"] - completed  # no completed row is sent again
+        completed = summary["accepted"]
         if not summary["unsent"]:
             break
     assert len(tries) > 3
-    assert settled == 50_000
+    assert completed == 50_000
     assert {customer["id"]: customer for customer in sandbox.customers()} == expected
     assert store.values == {}
 

@@ -24,7 +24,7 @@ def test_each_file_has_a_recipe_and_each_recipe_a_file():
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=path_of)
-def test_a_recipe_pushes_what_its_program_has_written(recipe, sandbox, airflow_database, tmp_path):
+def test_a_recipe_pushes_the_file_of_its_program(recipe, sandbox, airflow_database, tmp_path):
     for name, content in FILES.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)

@@ -98,7 +98,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_customers_text_arrives_as_it_is(sandbox, run_dag, dag, way):
+def test_a_customers_text_arrives_unchanged(sandbox, run_dag, dag, way):
     with dag:
         WAYS[way]()
     run_dag(dag)
@@ -142,7 +142,7 @@ def test_parameters_of_a_query_arrive_as_they_are(sandbox, run_dag, dag, databas
 
 
 @pytest.mark.parametrize("by", ["expand_kwargs", "expand", "output"])
-def test_a_path_that_arrives_is_no_template(sandbox, run_dag, dag, tmp_path, by):
+def test_a_path_from_another_task_is_not_rendered(sandbox, run_dag, dag, tmp_path, by):
     path = tmp_path / f"{SUM}.jsonl"
     path.write_text('{"id": "1"}')
     with dag:
@@ -165,7 +165,7 @@ def test_a_path_that_arrives_is_no_template(sandbox, run_dag, dag, tmp_path, by)
     ],
     ids=["list", "JSON", "object"],
 )
-def test_what_a_sensor_waits_for_is_no_template(sandbox, run_dag, dag, how):
+def test_the_identity_of_a_sensor_is_not_rendered(sandbox, run_dag, dag, how):
     BubblehouseHook().update_customers([{"id": SUM, "first_name": TOKEN, "extras": {"x": SUM}}])
     options = {"poke_interval": 0.01, "timeout": 0.1}
     with dag:

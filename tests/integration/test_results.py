@@ -201,7 +201,7 @@ def test_the_frames_are_logged_at_the_level_of_debugging(sandbox, caplog):
     assert record.levelno == logging.DEBUG
 
 
-def test_an_error_that_is_no_failure_of_the_push_keeps_its_frames(sandbox, monkeypatch):
+def test_an_unexpected_error_keeps_its_full_traceback(sandbox, monkeypatch):
     def bug(*_args, **_kwargs):
         raise KeyError("first_name")
 
@@ -216,20 +216,20 @@ def test_an_error_that_is_no_failure_of_the_push_keeps_its_frames(sandbox, monke
 
 @tells_callbacks
 def test_a_callback_finds_unchanged_among_the_counts_and_in_the_message(sandbox, run_dag, dag, tmp_path):
-    told: list[dict] = []
+    contexts: list[dict] = []
     options = {"ledger_path": tmp_path / "ledger", "batch_size": 1}
     update(customers=people(10), **options)
     sandbox.script("400")
     UpdateCustomersOperator(
         task_id="push",
         customers=changed(people(10), "9"),
-        on_failure_callback=on_permanent_failure(lambda context: told.append(context["bubblehouse"])),
+        on_failure_callback=on_permanent_failure(lambda context: contexts.append(context["bubblehouse"])),
         dag=dag,
         **options,
     )
     run_dag(dag)
-    assert told[0]["summary"].items() >= {"read": 10, "unchanged": 8, "rejected": 1, "unsent": 1}.items()
-    assert told[0]["message"].endswith(
+    assert contexts[0]["summary"].items() >= {"read": 10, "unchanged": 8, "rejected": 1, "unsent": 1}.items()
+    assert contexts[0]["message"].endswith(
         "Counts: read 10, invalid 0, unchanged 8, accepted 0, rejected 1, unsent 1, calls 1, retries 0."
     )
 
@@ -283,7 +283,7 @@ def test_a_task_that_fails_leaves_no_event(sandbox, run_dag, dag):
     assert len(events_seen_by_a_consumer(run_dag, asset, [])) == before
 
 
-def test_what_the_dag_puts_into_the_event_itself_stays(sandbox, run_dag, dag):
+def test_extras_that_the_dag_adds_to_the_event_stay(sandbox, run_dag, dag):
     asset = shop_asset()
 
     def note(context):

@@ -52,7 +52,7 @@ def store() -> Store:
 
 @pytest.mark.parametrize("in_flight", [1, 4])
 @pytest.mark.parametrize("source", ["list", "file"])
-def test_the_next_try_goes_on_after_the_rows_that_are_settled(sandbox, store, no_waits, tmp_path, in_flight, source):
+def test_the_next_try_continues_after_the_completed_rows(sandbox, store, no_waits, tmp_path, in_flight, source):
     rows = people(200)
     given = {"customers": rows} if source == "list" else {"path": write_lines(tmp_path / "a.jsonl", rows)}
     options = {**given, "in_flight": in_flight, "batch_size": 10, "max_attempts": 1}
@@ -64,8 +64,8 @@ def test_the_next_try_goes_on_after_the_rows_that_are_settled(sandbox, store, no
     last = summed(update(store, **options))
     assert last["resumed_at"] == second["accepted"] > first["accepted"]
     assert (last["read"], last["accepted"], last["unsent"]) == (200, 200, 0)
-    settled = [customer["id"] for call in sandbox.calls if call.status == 200 for customer in call.customers]
-    assert sorted(settled, key=int) == [row["id"] for row in rows]
+    completed = [customer["id"] for call in sandbox.calls if call.status == 200 for customer in call.customers]
+    assert sorted(completed, key=int) == [row["id"] for row in rows]
     assert store.values == {}
 
 
@@ -178,13 +178,13 @@ def test_without_a_store_a_retry_starts_over(sandbox, no_waits):
     assert update(**options)["resumed_at"] == 0
 
 
-def test_a_store_that_takes_nothing_costs_the_progress_and_not_the_push(sandbox, caplog, monkeypatch):
+def test_a_store_that_refuses_writes_loses_the_progress_but_not_the_push(sandbox, caplog, monkeypatch):
     monkeypatch.setattr(loop, "_TICK", 0.0)
     assert update(FullStore(), customers=people(30), batch_size=10)["accepted"] == 30
     assert caplog.text.count("cannot be saved") <= 1  # none if the push ends first
 
 
-def test_where_it_is_not_known_what_was_refused_nothing_is_sent(sandbox):
+def test_nothing_is_sent_while_the_stored_rejections_are_unknown(sandbox):
     options = {"customers": people(3)}
     failed(BubblehouseTransientError, SilentStore(), **options)
     assert sandbox.calls == []
@@ -192,7 +192,7 @@ def test_where_it_is_not_known_what_was_refused_nothing_is_sent(sandbox):
 
 
 @pytest.mark.parametrize("stored", ['"text"', "[1]", "{}", '{"fingerprint": "a", "progress": {"lanes": 7}}'])
-def test_progress_that_cannot_be_understood_is_not_taken_up(sandbox, store, stored):
+def test_progress_that_cannot_be_understood_is_ignored(sandbox, store, stored):
     store.values["bubblehouse_push"] = stored
     assert update(store, customers=people(3))["resumed_at"] == 0
 
@@ -251,7 +251,7 @@ def test_nothing_that_ends_a_push_after_a_rejection_brings_a_retry_that_would_se
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), AirflowTaskTimeout("late")], ids=repr)
-def test_what_breaks_off_goes_on_in_the_next_try_where_the_rejection_is_kept(sandbox, store, error):
+def test_an_interrupted_rejection_is_resumed_by_the_next_try(sandbox, store, error):
     failed_as_it_breaks_off(type(error), sandbox, store, error)
     options = {"customers": people(1500), "batch_size": 10, "on_rejected": "continue", "on_invalid": "skip"}
     last = failed(BubblehouseRejectedError, store, **options)
@@ -272,7 +272,7 @@ def failed_as_it_breaks_off(kind, sandbox, store, error) -> dict | None:
     return getattr(caught.value, "summary", None)
 
 
-def test_a_rejection_is_kept_at_once_for_the_process_may_be_killed_next(sandbox, store, monkeypatch):
+def test_a_rejection_is_saved_at_once_because_the_process_may_be_killed(sandbox, store, monkeypatch):
     monkeypatch.setattr(loop, "_TICK", 1e6)
     sandbox.script("400", "delay=60")
     started = Started(store, customers=people(100), batch_size=10, on_rejected="continue")
@@ -334,7 +334,7 @@ def test_rejected_rows_whose_writing_was_interrupted_are_written_by_the_next_try
     assert (summary["unsent"] == 0) == (on_rejected == "continue")
 
 
-def test_a_second_rejection_that_is_not_saved_brings_no_retry_that_would_send_it_again(sandbox, no_waits):
+def test_a_second_rejection_that_is_not_saved_causes_no_retry_that_would_send_it_again(sandbox, no_waits):
     class FullSoon(Store):
         def set(self, key, value):
             if self.sets:
@@ -429,7 +429,7 @@ def timeout_while_others_wait(execution_timeout, monkeypatch):
 
 
 @pytest.mark.usefixtures("timeout_while_others_wait", "no_waits")
-def test_a_timeout_while_the_push_waits_for_the_other_lanes_hides_no_permanent_error(sandbox):
+def test_a_timeout_while_the_push_waits_for_the_other_lanes_does_not_hide_a_permanent_error(sandbox):
     sandbox.script("401,delay=0.5", "ok,delay=1")
     failed(BubblehousePermanentError, customers=people(60), batch_size=10, max_attempts=1, in_flight=2)
 
@@ -962,7 +962,7 @@ class CountingStore(Store):
         self.values[key] = json.dumps(value)
 
 
-def test_a_failing_store_is_tried_again_after_growing_waits_and_told_of_once(monkeypatch, caplog):
+def test_a_failing_store_is_retried_after_growing_waits_and_logged_once(monkeypatch, caplog):
     monkeypatch.setattr(saver, "_FIRST_WAIT", 0.01)
     store = CountingStore(failures=4)
     saving = saver.Saver(store, on_broken_pipe=lambda: None)
@@ -1028,7 +1028,7 @@ def test_without_its_supervisor_a_push_stops_and_saves_nothing(sandbox, store, m
     assert store.sets <= sets_when_lost[0] + 1  # one may have been under way
 
 
-def test_without_its_supervisor_a_push_that_fails_does_not_overwrite_what_its_retry_may_have_saved(
+def test_a_failing_push_without_its_supervisor_does_not_overwrite_the_progress_of_its_retry(
     sandbox, store, no_waits, monkeypatch
 ):
     monkeypatch.setattr(loop, "_TICK", 1e6)

@@ -506,7 +506,7 @@ def test_the_script_comes_before_the_rates(sandbox, call):
         "reset,message=x",
     ],
 )
-def test_a_misspelled_fault_is_refused_and_nothing_is_ordered(spelling):
+def test_a_misspelled_fault_is_refused_and_no_fault_is_set(spelling):
     with package.Sandbox() as sandbox:
         with pytest.raises(ValueError, match="is not a fault"):
             sandbox.script("503", spelling)
@@ -638,7 +638,7 @@ def test_the_page_shows_refused_calls_with_the_reason(sandbox, call, http):
     ]
 
 
-def test_bodies_are_kept_only_if_wanted(http):
+def test_bodies_are_stored_only_on_request(http):
     with Sandbox(keep_bodies=False) as sandbox:
         url = f"{sandbox.url}/api/v20230601/demo-shop/UpdateCustomers3"
         http.post(url, json={"customers": [ROW]}, headers={"Authorization": f"Bearer {sandbox.token}"})

@@ -22,7 +22,7 @@ DAG = """
 
     def note(name):
         def callback(context):
-            with open({told!r} + context["ti"].task_id, "a") as file:
+            with open({notified!r} + context["ti"].task_id, "a") as file:
                 file.write(f"{{name}} {{context['bubblehouse']['status']}}\\n")
         return callback
 
@@ -61,18 +61,18 @@ def start(deployment, request, tmp_path):
     def begin(*tasks: str):
         name = "".join(letter if letter.isalnum() else "_" for letter in request.node.name)
         lines = "\n".join(tasks).replace("\n", "\n        ")
-        source = DAG.format(name=name, tasks=lines, told=str(tmp_path / "told_of_"))
+        source = DAG.format(name=name, tasks=lines, notified=str(tmp_path / "notified_of_"))
         return deployment.trigger(deployment.add_dag(name, source))
 
     return begin
 
 
 @pytest.fixture
-def told(deployment, tmp_path):
+def notified(deployment, tmp_path):
     """Return a function that waits for the callbacks of a task, and returns the failures that they received."""
 
     def lines(count: int, task_id: str = "task") -> list[str]:
-        file = tmp_path / f"told_of_{task_id}"
+        file = tmp_path / f"notified_of_{task_id}"
         read = lambda: file.read_text().splitlines() if file.exists() else []  # noqa: E731
         deployment.poll(lambda: len(read()) >= count, "the callbacks were called")  # they come after the state
         return read()
@@ -87,7 +87,7 @@ def ended(deployment, run, task_id: str = "task") -> tuple[str, int]:
 
 
 def raised(deployment, run, task_id: str = "task") -> list[str]:
-    """Return the class of the error that ended each try of a task, as its log has it; of none where none did."""
+    """Return the class of the error that ended each try of a task, as in its log; a try without an error has none."""
     logs = deployment.logs(run, task_id).values()
     return [kind for text in logs for kind in re.findall(r'"exc_type":"(\w+)"', text)]
 
@@ -102,29 +102,31 @@ def raised(deployment, run, task_id: str = "task") -> list[str]:
         ("reset", "success", 2, "transient None"),
     ],
 )
-def test_a_push_is_retried_only_after_a_transient_error(deployment, sandbox, start, told, fault, state, tries, failure):
+def test_a_push_is_retried_only_after_a_transient_error(
+    deployment, sandbox, start, notified, fault, state, tries, failure
+):
     sandbox.script(fault)
     run = start(PUSH)
     assert ended(deployment, run) == (state, tries)
     assert len(sandbox.calls) == tries
-    assert told(1) == [failure]
+    assert notified(1) == [failure]
 
 
-def test_an_outage_in_the_triggerer_is_retried(deployment, sandbox, start, told):
+def test_an_outage_in_the_triggerer_is_retried(deployment, sandbox, start, notified):
     sandbox.script("ok", "503")  # the worker's look, which finds nobody, and the first one of the triggerer
     run = start(WAIT)
     deployment.poll(lambda: len(sandbox.calls) == 2, "the triggerer has looked")
     BubblehouseHook().update_customers([{"id": "1"}])
     assert ended(deployment, run) == ("success", 2)
-    assert told(1) == ["transient 503"]
+    assert notified(1) == ["transient 503"]
 
 
-def test_a_token_that_is_not_accepted_in_the_triggerer_fails_without_a_retry(deployment, sandbox, start, told):
+def test_a_token_that_is_not_accepted_in_the_triggerer_fails_without_a_retry(deployment, sandbox, start, notified):
     sandbox.script("ok", "401:invalid_token")
     run = start(WAIT)
     assert ended(deployment, run) == ("failed", 1)
     assert len(sandbox.calls) == 2
-    assert told(1) == ["permanent 401"]
+    assert notified(1) == ["permanent 401"]
     assert raised(deployment, run) == ["BubblehousePermanentError"]
 
 
@@ -135,7 +137,7 @@ def test_a_sensor_waits_during_an_outage_in_the_triggerer_within_one_try(deploym
     assert len(sandbox.calls) == 3
 
 
-def test_rescheduled_sensors_wait_retry_and_fail_like_all_others(deployment, sandbox, start, told):
+def test_rescheduled_sensors_wait_retry_and_fail_like_all_others(deployment, sandbox, start, notified):
     for fault in ("ok", "503"):  # nobody yet, an outage, and then the customer
         sandbox.script(f"{fault},for=CustomerDetails1")
     for fault in ("503", "401:invalid_token"):
@@ -146,15 +148,15 @@ def test_rescheduled_sensors_wait_retry_and_fail_like_all_others(deployment, san
     BubblehouseHook().update_customers([{"id": "1"}])
     assert ended(deployment, run, "wait") == ("success", 2)
     assert len(sandbox.calls_of("CustomerDetails1")) == 3
-    assert told(1, "wait") == ["transient 503"]
+    assert notified(1, "wait") == ["transient 503"]
     assert raised(deployment, run, "wait") == ["BubblehouseTransientError"]
     assert ended(deployment, run, "ask") == ("failed", 1)
     assert len(sandbox.calls_of("Status2")) == 2
-    assert told(1, "ask") == ["permanent 401"]
+    assert notified(1, "ask") == ["permanent 401"]
     assert raised(deployment, run, "ask") == ["BubblehousePermanentError"]
 
 
-def test_the_retry_policy_waits_for_retry_after_and_does_not_retry_a_4xx(deployment, sandbox, start, told):
+def test_the_retry_policy_waits_for_retry_after_and_does_not_retry_a_4xx(deployment, sandbox, start, notified):
     again = {"push": "UpdateCustomers3", "post": "CustomerDetails1"}  # the latter knows nothing of this package
     for function in again.values():
         sandbox.script(f"503,retry_after=3,for={function}", f'json={{"ok": true}},for={function}')
@@ -168,7 +170,7 @@ def test_the_retry_policy_waits_for_retry_after_and_does_not_retry_a_4xx(deploym
         assert ended(deployment, run, task_id) == ("success", 2)  # long before the task's own retry_delay
         first, second = sandbox.calls_of(function)
         assert second.arrived_at - first.arrived_at >= timedelta(seconds=3)
-        assert told(1, task_id) == ["transient 503"]
+        assert notified(1, task_id) == ["transient 503"]
     assert ended(deployment, run, "refused") == ("failed", 1)
     assert len(sandbox.calls_of("Status2")) == 1
-    assert told(1, "refused") == ["permanent 429"]
+    assert notified(1, "refused") == ["permanent 429"]

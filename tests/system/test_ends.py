@@ -108,7 +108,7 @@ def test_sigterm_ends_the_process_before_airflow_would_kill_it_and_the_next_try_
     assert deployment.wait_for_run(run) == "success"
     summary = deployment.xcom(run, "push")
     assert (summary["accepted"], summary["resumed_at"]) == (3000, 1000)
-    assert accepted_rows(sandbox) == 3000  # no settled row was sent again
+    assert accepted_rows(sandbox) == 3000  # no completed row was sent again
     assert [each.number for each in deployment.tries(run, "push")] == [1, 2]
 
 

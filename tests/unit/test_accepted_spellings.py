@@ -106,7 +106,7 @@ def test_a_spelling_that_can_mean_only_one_thing_is_accepted_from_every_source(r
 
 
 @pytest.mark.parametrize(("record", "field"), INVALID, ids=lambda value: str(value)[:60])
-def test_an_identity_of_nobody_and_a_value_that_may_mean_something_else_make_an_invalid_row(record, field):
+def test_an_identity_of_nobody_or_an_ambiguous_value_makes_the_row_invalid(record, field):
     for name, source in sources(record, None, UPDATE).items():
         assert verdicts(source, UPDATE) == [("invalid", field)], name
     if field in ("id", "email", "deleted"):

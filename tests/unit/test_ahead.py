@@ -53,7 +53,7 @@ def test_it_is_ahead_by_no_more_than_it_may_be():
         assert made == [0, 1, 2, 3]
 
 
-def test_while_an_item_takes_its_time_none_is_yielded_and_closing_does_not_wait_for_it():
+def test_a_slow_item_is_not_yielded_early_and_close_does_not_wait_for_it():
     hang, closed = threading.Event(), threading.Event()
 
     def items():

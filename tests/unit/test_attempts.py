@@ -70,7 +70,7 @@ def transient(retry_after: float | None = None) -> BubblehouseTransientError:
     return BubblehouseTransientError("Down.", status=503, retry_after=retry_after)
 
 
-def test_a_transient_error_is_tried_again_until_it_goes_through():
+def test_a_transient_error_is_retried_until_it_succeeds():
     line = Line(transient(), transient())
     assert line.run() == "through"
     assert (line.calls, line.retries, len(line.waits)) == (3, 2, 2)
@@ -121,7 +121,7 @@ def test_a_wait_that_would_end_too_late_is_not_begun():
     assert (line.calls, line.waits) == (1, [])
 
 
-def test_each_wait_is_logged_with_what_failed_and_which_attempt(caplog):
+def test_each_wait_is_logged_with_its_cause_and_attempt(caplog):
     with caplog.at_level(logging.WARNING):
         Line(transient(retry_after=3)).run(max_attempts=4)
     assert caplog.messages == ["Down. Attempt 1 of 4; next one in 3.0 s."]

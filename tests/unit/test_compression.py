@@ -149,7 +149,7 @@ def parquet() -> bytes:
 )
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.csv.gz"])
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_a_file_that_is_not_text_is_named_as_what_it_is(tmp_path, content, said, name, compress):
+def test_the_error_of_a_file_that_is_not_text_names_its_kind(tmp_path, content, said, name, compress):
     with pytest.raises(BubblehousePermanentError) as caught:
         rows(tmp_path, name, compress(content))
     assert f"{name} {said}" in str(caught.value)

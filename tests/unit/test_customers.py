@@ -335,7 +335,7 @@ def test_a_wrong_value_is_an_error_that_names_the_field_and_not_the_value(field,
 @pytest.mark.parametrize(
     "field", ["id", "phone", "tags", "birthday", "optin", "order_count", "signed_up_at", "total_spent", "extras"]
 )
-def test_what_pandas_writes_for_a_missing_value_is_named_in_every_field(field):
+def test_a_missing_value_of_pandas_is_reported_in_every_field(field):
     with pytest.raises(InvalidCustomerError, match=f"{field} holds NaN or an infinity"):
         sent(field, float("nan"))
 
@@ -577,7 +577,7 @@ def test_a_deletion_sends_the_identity_only(record, expected):
         None,
     ],
 )
-def test_a_deletion_of_nobody_or_of_one_not_to_be_deleted_is_an_error(record):
+def test_a_deletion_without_an_identity_or_with_deleted_false_is_an_error(record):
     with pytest.raises(InvalidCustomerError):
         DELETE.customer(record)
 

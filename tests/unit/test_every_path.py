@@ -459,7 +459,7 @@ def test_whatever_the_lines_hold_each_is_one_row(pieces):
 @pytest.mark.parametrize(
     "column_map", [None, {"id": "id", "phone": "phone", "first_name": "first_name", "tags": "tags", "extras": "extras"}]
 )
-def test_what_only_json_can_say(line, expected, padding, column_map):
+def test_values_that_only_json_can_express(line, expected, padding, column_map):
     lines = [b'{"id":"7","phone":"5","first_name":"Ada","tags":[],"extras":{}}'] * padding + [line]
     for name, content in (("a.jsonl", b"\n".join(lines)), ("a.json", b"[" + b",".join(lines) + b"]")):
         assert verdicts(file(name, content, column_map=column_map), UPDATE)[-1] == expected

@@ -1,4 +1,4 @@
-"""A shop's customers have one URI, and what a push read and wrote is told by name, whatever else goes wrong."""
+"""A shop's customers have one URI, and the input and output of a push are named, whatever else goes wrong."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_url_is_named_as_openlineage_names_datasets(url, name):
     assert lineage.openlineage_name(url) == name
 
 
-def test_airflow_takes_up_what_it_calls_for_assets_without_what_only_pushes_need():
+def test_airflow_loads_the_asset_functions_without_the_modules_of_a_push():
     code = (
         "import sys;"
         "import airflow_provider_bubblehouse.assets.customers as assets;"

@@ -125,7 +125,7 @@ def test_a_file_that_is_deleted_changes_the_version(tmp_path):
     assert local.version() == [(f"{tmp_path}/a.jsonl", None)]
 
 
-def test_what_the_process_knows_from_before_does_not_hide_a_change():
+def test_a_cached_listing_does_not_hide_a_change():
     store = Store(ETag="old")
     store.info("bucket/a.jsonl")
     store.there["bucket/a.jsonl"]["ETag"] = "new"
@@ -143,7 +143,7 @@ TREE = ["a.csv", "b.csv", "x/a.csv", "x/b.txt", "x/y/a.csv", "x/y/z/a.csv", "x[1
         *("x/**", "x/**/a.csv", "*/**/a.csv", "**/y/*", "x[[]1]/*.csv", "none/*.csv", "*/none/*.csv", "none/**/a.csv"),
     ],
 )
-def test_a_glob_finds_what_fsspec_finds(tmp_path, protocol, pattern):
+def test_a_glob_matches_the_same_files_as_fsspec(tmp_path, protocol, pattern):
     filesystem = fsspec.filesystem(protocol)
     for name in TREE:
         filesystem.makedirs(f"{tmp_path}/{name}".rpartition("/")[0], exist_ok=True)

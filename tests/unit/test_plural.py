@@ -8,7 +8,7 @@ from airflow_provider_bubblehouse.plural import plural
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows"), (12_345, "12,345 rows")])
-def test_a_count_has_its_noun_in_the_right_number(count, text):
+def test_a_count_has_the_correct_plural(count, text):
     assert plural(count, "row") == text
 
 

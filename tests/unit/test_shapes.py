@@ -52,7 +52,7 @@ def test_no_letter_but_a_and_no_digit_but_9_is_shown(text):
 
 
 @pytest.mark.parametrize(("text", "word"), [("NULL", "NULL"), (" yes ", "yes"), ("J", "J"), ("Ada", ""), ("Web", "")])
-def test_known_words_are_told_from_others(text, word):
+def test_known_words_are_distinguished_from_others(text, word):
     assert known_word(text) == word
 
 

@@ -95,7 +95,7 @@ def test_parquet_gives_its_rows(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["bucket/a.csv", "bucket/*.csv", "bucket/**/a.csv"])
-def test_a_store_that_does_not_answer_is_not_taken_for_an_empty_one(path):
+def test_a_store_that_does_not_answer_is_not_mistaken_for_an_empty_one(path):
     class Outage(fsspec.AbstractFileSystem):
         cachable = False
 
@@ -107,7 +107,7 @@ def test_a_store_that_does_not_answer_is_not_taken_for_an_empty_one(path):
 
 
 @pytest.mark.parametrize("pattern", ["*.csv", "*/*.csv", "**/*.csv"])
-def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path, monkeypatch, pattern):
+def test_a_folder_that_cannot_be_listed_is_not_mistaken_for_an_empty_one(tmp_path, monkeypatch, pattern):
     for name in ("readable", "forbidden"):
         (tmp_path / name).mkdir()
         written(tmp_path / name, "a.csv", CSV)
@@ -187,7 +187,7 @@ def test_a_json_array_needs_not_fit_in_memory_nor_a_value_in_a_block(tmp_path):
     assert rows(source(written(tmp_path, "a.json", json.dumps(many).encode()))) == many
 
 
-def test_a_file_of_exactly_that_name_goes_before_a_glob(tmp_path):
+def test_a_file_of_exactly_that_name_takes_precedence_over_a_glob(tmp_path):
     written(tmp_path, "a[1].csv", CSV)
     written(tmp_path, "a1.csv", b"id\n9\n")
     assert rows(source(tmp_path / "a[1].csv")) == ROWS
@@ -205,7 +205,7 @@ def customers(source) -> list[object]:
     return [found[number] for number in range(1, first)]
 
 
-def test_cells_become_what_their_field_is_and_empty_ones_are_absent(tmp_path):
+def test_cells_get_the_type_of_their_field_and_empty_cells_are_absent(tmp_path):
     content = (
         b"id,email,deleted,order_count,tags,extras,total_spent,tier\n"
         b'1,,true,3,"[""vip"", ""x""]","{""a"": 1}",5,gold\n'

@@ -107,7 +107,7 @@ def listed(columns, rows) -> list[dict]:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_value_means_what_it_means_in_a_list(field):
+def test_a_value_follows_the_same_rules_as_in_a_list(field):
     names = ("Key", "Mail", "Value") if field != "id" else ("Value", "Mail")
     column_map = dict(zip(names, ("id", "email", field) if field != "id" else ("id", "email"), strict=True))
     if field == "email":
@@ -121,12 +121,12 @@ def test_a_value_means_what_it_means_in_a_list(field):
 
 
 @given(st.lists(st.tuples(*[st.sampled_from(VALUES)] * 3), max_size=8))
-def test_rows_mean_what_they_mean_in_a_list_whatever_stands_beside_them(rows):
+def test_rows_follow_the_same_rules_as_in_a_list_whatever_rows_surround_them(rows):
     names = ("id", "email", "total_spent")
     assert pushed(spooled(names, rows)) == pushed(ListSource(listed(names, rows)))
 
 
-def test_a_deletion_means_what_it_means_in_a_list():
+def test_a_deletion_follows_the_same_rules_as_in_a_list():
     names = ("id", "email", "deleted")
     rows = list(product((5, "", None, Decimal(5)), ("a@example.com", None), (True, False, None)))
     source = spooled(names, rows, deletions=True)
@@ -155,7 +155,7 @@ def test_rows_by_name_are_rows():
     ]
 
 
-def test_what_is_wrong_with_a_row_is_kept_with_the_row():
+def test_the_error_of_a_row_is_stored_with_the_row():
     source = spooled(("id", "email"), [("1", memoryview(b"x")), ("2", dt.date(2026, 1, 31))])
     (chunk,) = source.chunks()
     assert [row.record for row in chunk.checked(1).invalid] == [
@@ -186,7 +186,7 @@ def test_the_spool_has_no_name_that_others_could_open_and_is_gone_when_it_is_clo
     assert source._file.closed
 
 
-def test_a_query_that_breaks_off_leaves_no_open_file(monkeypatch):
+def test_a_query_that_is_interrupted_leaves_no_open_file(monkeypatch):
     opened = []
 
     def breaking():
@@ -217,7 +217,7 @@ def test_columns_that_give_no_customers_are_refused_before_a_row_is_read(columns
     assert "Jane" not in str(caught.value)
 
 
-def test_a_name_that_comes_twice_is_no_fault_where_it_is_not_sent():
+def test_a_duplicate_column_that_is_not_sent_is_accepted():
     source = spooled(("x", "Key", "x"), [(1, "5", 2)], column_map={"Key": "id"})
     assert pushed(source) == [("5", b'{"id":"5"}')]
 

@@ -149,12 +149,12 @@ def caused(error: Exception, cause: Exception) -> Exception:
     return error
 
 
-def test_an_error_means_what_its_cause_means():
+def test_an_error_is_classified_by_its_cause():
     assert fault_of(caused(ValueError(), ConnectionResetError())) is Fault.OUTAGE
     assert fault_of(caused(OSError(errno.EBUSY, "x"), of("botocore", "ClientError", response={}))) is Fault.OUTAGE
 
 
-def test_an_error_that_is_its_own_cause_is_looked_at_once():
+def test_an_error_that_is_its_own_cause_is_classified_without_a_loop():
     error = ValueError()
     error.__context__ = other = KeyError()
     other.__context__ = error
@@ -198,7 +198,7 @@ def test_an_error_ends_with_the_advice_of_whoever_uses_the_store():
         raise ValueError
 
 
-def test_an_error_of_this_package_passes_as_it_is():
+def test_an_error_of_this_package_passes_unchanged():
     error = BubblehousePermanentError("x")
     with pytest.raises(BubblehousePermanentError) as caught, store_faults("a", "read"):
         raise error
@@ -216,7 +216,7 @@ def test_an_error_of_this_package_passes_as_it_is():
         ("/data/a:b@c?d", "/data/a:b@c?d"),
     ],
 )
-def test_a_url_is_shown_without_what_is_secret(url, shown):
+def test_a_url_is_shown_without_its_secrets(url, shown):
     assert without_credentials(url) == shown
 
 
