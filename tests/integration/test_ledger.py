@@ -406,6 +406,19 @@ def test_a_damaged_ledger_is_a_warning_and_all_customers_are_sent(sandbox, folde
     assert push(folder, customers=people(500))["accepted"] == 0
 
 
+@pytest.mark.parametrize("page", [1, 2, 3, -1])
+def test_a_ledger_with_a_damaged_page_is_a_warning_and_all_customers_are_sent(sandbox, folder, tmp_path, caplog, page):
+    push(folder, customers=people(2000), batch_size=500)
+    path = tmp_path / "ledger" / "ledger-00000001.sqlite"
+    content = bytearray(path.read_bytes())
+    start = page % (len(content) // 4096) * 4096
+    content[start : start + 600] = bytes([0x55]) * 600
+    path.write_bytes(content)
+    assert push(folder, customers=people(2000))["accepted"] == 2000
+    assert "damaged" in caplog.text
+    assert push(folder, customers=people(2000))["accepted"] == 0
+
+
 def test_a_ledger_of_a_newer_version_is_refused(sandbox, folder, tmp_path):
     import sqlite3
 
