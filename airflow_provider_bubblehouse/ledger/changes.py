@@ -180,7 +180,7 @@ class Changes:
 
     def _is_over(self, pending: str) -> bool:
         """
-        Return whether the push of a pending file has ended.
+        Return whether the push of a pending file should have ended, if one task at a time uses the ledger.
 
         A push of another run that started with the same ledger may still be running. If it is killed after this one
         has stored its ledger, nothing but its pending file says that its customers may have other values.
