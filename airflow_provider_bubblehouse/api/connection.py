@@ -157,6 +157,10 @@ def _base_url(host: str, port: int | None) -> str:
             "API host (host) of the Airflow connection begins with http://, which would send the token in clear text; "
             "use https. Only this machine, such as a sandbox at http://127.0.0.1, may have http://."
         )
+    if own_port and port and own_port != port:
+        raise PermanentError(
+            "API host (host) of the Airflow connection names another port than Port; correct it, or leave Port empty."
+        )
     number = own_port or port or None
     if number is not None and not 0 < number <= _HIGHEST_PORT:
         raise invalid

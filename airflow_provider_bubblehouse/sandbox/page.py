@@ -29,7 +29,7 @@ body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #222; }}
 table {{ border-collapse: collapse; margin-bottom: 1.5rem; }}
 th, td {{ text-align: left; vertical-align: top; padding: .3rem .8rem; border-bottom: 1px solid #ddd; }}
 code, td.extras {{ font-family: ui-monospace, monospace; font-size: 13px; overflow-wrap: anywhere; }}
-th, td.time {{ white-space: nowrap; }}
+th, td.time, td.updated {{ white-space: nowrap; }}
 tr.deleted td {{ color: #999; text-decoration: line-through; }}
 </style>
 </head>
@@ -108,7 +108,7 @@ def _row(cells: Mapping[str, str]) -> str:
 
 
 def _call(call: Call) -> dict[str, str]:
-    reason = f"ordered: {call.fault}" if call.fault else call.error
+    reason = f"fault: {call.fault}" if call.fault else call.error
     return {
         "call": str(call.number),
         "time": f"{call.arrived_at:%H:%M:%S} UTC",

@@ -633,8 +633,8 @@ def test_the_page_shows_refused_calls_with_the_reason(sandbox, call, http):
     answers = re.findall(r'<td class="answer">(.*?)</td>', page)
     assert answers == [
         "401 (invalid_token: The Bubblehouse sandbox does not accept the token: it has expired)",
-        "reset (ordered: reset)",
-        "503 (ordered: 503,retry_after=5)",
+        "reset (fault: reset)",
+        "503 (fault: 503,retry_after=5)",
     ]
 
 

@@ -52,7 +52,7 @@ def test_unknown_extras_are_counted_in_a_warning_and_not_shown(caplog):
         ("api.example.com", None, "https://api.example.com"),
         ("https://api.example.com/", None, "https://api.example.com"),
         ("api.example.com", 8443, "https://api.example.com:8443"),
-        ("api.example.com:9000", 8443, "https://api.example.com:9000"),
+        ("api.example.com:9000", 9000, "https://api.example.com:9000"),
         ("api.example.com", 0, "https://api.example.com"),
         ("http://127.0.0.1:8765", None, "http://127.0.0.1:8765"),
         ("http://localhost", 8765, "http://localhost:8765"),
@@ -61,6 +61,11 @@ def test_unknown_extras_are_counted_in_a_warning_and_not_shown(caplog):
 )
 def test_a_host_is_taken_with_scheme_and_port(host, port, base_url):
     assert read(host=host, port=port).base_url == base_url
+
+
+def test_two_different_ports_are_refused():
+    with pytest.raises(BubblehousePermanentError, match="names another port than Port"):
+        read(host="api.example.com:9000", port=8443)
 
 
 @pytest.mark.parametrize(
