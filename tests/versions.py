@@ -45,3 +45,14 @@ def importable_examples(folder: Path) -> Path:
     for file in folder.glob("*.py"):
         file.write_text(importable(file.read_text()))
     return folder
+
+
+def warnings_of(bag) -> list[str]:
+    """
+    Return the warnings of the DAG files in a bag.
+
+    Those that a library gives about itself are left out: Airflow imports the assets of all providers when it parses the
+    first file with an asset, and some warn of the version of Python.
+    """
+    found = [warning for warnings in bag.captured_warnings.values() for warning in warnings]
+    return [warning for warning in found if "/site-packages/" not in warning.partition(": ")[0]]

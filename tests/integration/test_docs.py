@@ -31,7 +31,7 @@ import requests
 import yaml
 from airflow.models.connection import Connection
 from pages import PAGES, ROOT, Block, blocks_of
-from versions import AIRFLOW, DAG_IMPORTS
+from versions import AIRFLOW, DAG_IMPORTS, warnings_of
 
 from airflow_provider_bubblehouse.airflow_compat import DAG
 from airflow_provider_bubblehouse.hooks.bubblehouse import shop_connection
@@ -185,7 +185,7 @@ def parsed(block: Block, page: Page) -> DAG:
     path = page.write(f"parsed/{block.page.stem}_{block.line}.py", block.text)
     bag = DagBag(dag_folder=str(path))
     assert bag.import_errors == {}
-    assert not bag.captured_warnings
+    assert warnings_of(bag) == []
     (dag,) = bag.dags.values()
     return dag
 
