@@ -182,7 +182,10 @@ def has_to_retry(one) -> bool:
 
 
 def parsed(block: Block, page: Page) -> DAG:
-    path = page.write(f"parsed/{block.page.stem}_{block.line}.py", block.text)
+    name = f"{block.page.stem}_{block.line}".replace("-", "_")
+    # Pages share the names of DAGs, and dag.test() on Airflow 3.1 finds the tasks of the first one by its name.
+    text = re.sub(r'with DAG\(\s*"', rf"\g<0>{name}_", block.text)
+    path = page.write(f"parsed/{name}.py", text)
     bag = DagBag(dag_folder=str(path))
     assert bag.import_errors == {}
     assert warnings_of(bag) == []

@@ -93,6 +93,7 @@ def small_steps(monkeypatch):
     """Read an object of some MiB in many requests, and not far ahead of the calls."""
     monkeypatch.setattr(stored, "READ_AHEAD", 16 * KIB)
     monkeypatch.setattr(files, "_CHUNKS_AHEAD", 1)
+    monkeypatch.setattr("airflow_provider_bubblehouse.formats.parquet.CHUNK_ROWS", 100)
 
 
 # Faults of the store
@@ -218,6 +219,7 @@ def test_an_object_that_is_changed_after_or_before_it_is_read_is_a_permanent_err
     object_store, sandbox, monkeypatch, on_invalid, how, key
 ):
     monkeypatch.setattr(files, "_CHUNKS_AHEAD", 1)
+    monkeypatch.setattr("airflow_provider_bubblehouse.formats.parquet.CHUNK_ROWS", 100)
     for number in (1, 2, 3):
         object_store.put(f"{number}.jsonl", lines(20, first=number * 100))
     change = {
