@@ -270,17 +270,14 @@ class Table:
             lines = block.decode()
         except UnicodeDecodeError:
             return None
-        has_returns = "\r" in lines
-        if has_returns:
-            text = lines.replace("\r", delimiter).replace("\n", "\n" + delimiter)
-        else:
-            text = lines.replace("\n", f"{delimiter}\n{delimiter}")
+        end, cell = "\r\n" if "\r" in lines else "\n", f"{delimiter}\n{delimiter}"
+        text = lines.replace(end, cell)
         count, cells = text.count("\n"), text.split(delimiter)
-        # Line feeds are cells of their own now. If each of them has the right place, all rows have the right width.
+        # All line feeds are cells of their own now, unless the rows end in several ways: then fewer were replaced. If
+        # each of them has the right place, all rows have the right width.
+        ends_alike = len(text) - len(lines) == count * (len(cell) - len(end)) and "\r" not in text
         fits = len(cells) == count * (width + 1) + 1 and cells[width :: width + 1].count("\n") == count
-        if has_returns:  # these have become delimiters, so each of them must precede a line feed, and vice versa
-            fits = fits and count == lines.count("\r") == lines.count("\r\n")
-        if not fits or not block.endswith(b"\n") or (width == 1 and "" in cells[:-1]):
+        if not (ends_alike and fits) or not block.endswith(b"\n") or (width == 1 and "" in cells[:-1]):
             text = lines.replace("\r\n", "\n").replace("\r", "\n")
             return self.block_of_rows([line.split(delimiter) for line in text.split("\n") if line], text)
         columns = {path: cells[place : -1 : width + 1] for path, place in self._places.items()}

@@ -122,6 +122,7 @@ def test_a_broken_row_is_named_by_the_line_of_the_file(content, options, line):
     [
         (b"1,2,\r\n3\r4\r\n5,6,\r\n", ["id", "phone", "email"], [2, 3]),
         (b"1,2\r\n3,4,\n5,6\r\n", ["id", "phone"], [2]),
+        (b"1,2,\n,3,4\r\n5,6\r\n", ["id", "phone"], [1, 2]),
         (b"1,2\r\n3\r4\r\n5,6,\n", ["id", "phone"], [2, 3, 4]),
         (b"1\r2,\n", ["id", "phone"], [1]),
         (b"1,2\n3,4\r\n5,6\n", ["id", "phone"], []),
