@@ -226,7 +226,7 @@ def find_error(exception: BaseException | None) -> BubblehouseError | None:
     contexts are searched too, because HttpHook replaces the error that has the response by one of its own.
 
     :param exception: what a task failed with.
-    :return: the nearest such error, None if there is none.
+    :return: the nearest such error; None if the classifier knows none of them.
     """
     return next((error for one in _chain(exception) if (error := _meaning(one)) is not None), None)
 
@@ -290,7 +290,7 @@ def parse_retry_after(header: str | None) -> float | None:
     """
     Parse a ``Retry-After`` header (RFC 9110, 10.2.3): seconds, or a date.
 
-    :param header: the header; None if there is none.
+    :param header: the value of the header; None if the response does not have it.
     :return: seconds from now, never negative; None if there is no header or it cannot be parsed.
     """
     if header is None:

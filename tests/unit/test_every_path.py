@@ -475,3 +475,12 @@ def test_a_repeated_header_is_invalid_on_every_path():
     ]
     for source in sources:
         assert [verdict[0] for verdict in verdicts(source, UPDATE)] == ["sent", "invalid", "invalid", "sent"]
+
+
+def test_equal_values_of_other_types_keep_their_own_verdict_next_to_each_other():
+    values = [1] * 8 + [True] * 8 + [1.0] * 8 + ["1"] * 8
+    rows = [{"id": str(number), "order_count": value} for number, value in enumerate(values, 1)]
+    together = in_list(rows, UPDATE)
+    assert together == [in_list([row], UPDATE)[0] for row in rows]
+    assert {verdict[0] for verdict in together[8:16]} == {"invalid"}
+    assert {verdict[0] for verdict in together[:8] + together[16:]} == {"sent"}
