@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from airflow_provider_bubblehouse.customers.field_formats import is_blank
 from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError, type_name
-from airflow_provider_bubblehouse.customers.values import NOT_FINITE, TOO_DEEP, are_clean_texts, decode_all
+from airflow_provider_bubblehouse.customers.values import NOT_FINITE, TOO_DEEP, are_clean_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,13 +52,18 @@ def convert_column(
         (field.kind is None or kinds == {field.kind}) and _are_canonical(field, cells, absent=absent, clean=clean)
     ):
         return cells
-    if kinds == {str} and field.kind in (list, dict) and (decoded := _decoded(field, cells)) is not None:
-        return decoded
-    name, blank_is_empty = ".".join(path), field.blank_is_empty
+    at_once = field.at_once.get(next(iter(kinds))) if len(kinds) == 1 else None
+
+    def convert(values: Sequence[Any], places: Sequence[int]) -> Sequence[Any]:
+        converted = at_once(values) if at_once is not None and values else None
+        if converted is not None:
+            return converted
+        return _convert_each(".".join(path), field.rule, values, places, faults, blank_is_empty=field.blank_is_empty)
+
     if absent or (str in kinds and (kinds != {str} or not all(cells))):
         given = [not (cell is None or cell is UNSET or (type(cell) is str and not cell)) for cell in cells]
-        return _convert_given(name, field.rule, cells, given, faults, blank_is_empty=blank_is_empty)
-    return _convert_all(name, field.rule, cells, range(len(cells)), faults, blank_is_empty=blank_is_empty)
+        return _convert_given(convert, cells, given)
+    return convert(cells, range(len(cells)))
 
 
 def _apply_format(path: Path, how: Format, block: Block, faults: dict[int, InvalidCustomerError]) -> Sequence[Any]:
@@ -66,14 +71,18 @@ def _apply_format(path: Path, how: Format, block: Block, faults: dict[int, Inval
     name, cells = ".".join(path), block.columns[path]
     if path in block.times:
         cells = list(map(_as_time, cells))
+
+    def convert(values: Sequence[Any], places: Sequence[int]) -> Sequence[Any]:
+        return _convert_each(name, how.convert, values, places, faults)
+
     if set(map(type, cells)) == {str} and all(map(str.strip, cells)):
-        return _convert_all(name, how.convert, cells, range(len(cells)), faults)
+        return convert(cells, range(len(cells)))
     given = [not is_blank(cell) for cell in cells]
     if how.blank_is_empty:
         cells = [
             "" if issubclass(type(cell), str) and not one else cell for one, cell in zip(given, cells, strict=True)
         ]
-    return _convert_given(name, how.convert, cells, given, faults)
+    return _convert_given(convert, cells, given)
 
 
 def _as_time(cell: Any) -> Any:
@@ -95,40 +104,18 @@ def _are_canonical(field: Field, cells: Sequence[Any], *, absent: bool, clean: b
     return field.are_canonical(values, clean)
 
 
-def _decoded(field: Field, cells: Sequence[Any]) -> Sequence[Any] | None:
-    """Decode cells of JSON text if all values are canonical; otherwise return None."""
-    texts = cells if all(cells) else list(filter(None, cells))
-    values = decode_all(texts, field.kind) if texts and field.kind else None
-    # These texts can contain a NUL only as an escape, and the decoder refuses whatever is not UTF-8.
-    if values is None or not field.are_canonical(values, not any("\\u0000" in text for text in texts)):
-        return None
-    if len(values) == len(cells):
-        return values
-    in_order = iter(values)
-    return [next(in_order) if cell else cell for cell in cells]
-
-
 def _convert_given(
-    name: str,
-    convert: Callable[[Any], Any],
-    cells: Sequence[Any],
-    given: Sequence[bool],
-    faults: dict[int, InvalidCustomerError],
-    *,
-    blank_is_empty: bool = False,
+    convert: Callable[[Sequence[Any], Sequence[int]], Sequence[Any]], cells: Sequence[Any], given: Sequence[bool]
 ) -> Sequence[Any]:
     """Convert the given values, and return the others unchanged."""
     places = list(compress(range(len(cells)), given))
     converted = list(cells)
-    values = _convert_all(
-        name, convert, [cells[place] for place in places], places, faults, blank_is_empty=blank_is_empty
-    )
-    for place, value in zip(places, values, strict=True):
+    for place, value in zip(places, convert([cells[place] for place in places], places), strict=True):
         converted[place] = value
     return converted
 
 
-def _convert_all(
+def _convert_each(
     name: str,
     convert: Callable[[Any], Any],
     cells: Sequence[Any],
@@ -138,7 +125,7 @@ def _convert_all(
     blank_is_empty: bool = False,
 ) -> list[Any]:
     """
-    Convert values, and collect their faults.
+    Convert values one by one, and collect their faults.
 
     :param name: the field's name.
     :param convert: converts a value.
@@ -148,19 +135,18 @@ def _convert_all(
     :param blank_is_empty: whether a blank text that cannot be converted becomes an empty text.
     """
     converted: list[Any] = []
-    add, results = converted.append, map(_each_once(convert, cells), cells)
+    results = map(_each_once(convert, cells), cells)
     while len(converted) < len(cells):
         try:
-            for value in results:
-                add(value)
+            converted.extend(results)  # up to the next value that cannot be converted
         except Exception as error:  # noqa: BLE001  an object may raise anything when it is inspected
             cell = cells[len(converted)]
             if blank_is_empty and issubclass(type(cell), str) and not str.strip(cell):
-                add("")
+                converted.append("")
             else:
                 within = error.field if isinstance(error, InvalidCustomerError) else None  # an object of the column
                 faults.setdefault(places[len(converted)], InvalidCustomerError(_reason(cell, error), within or name))
-                add(UNSET)
+                converted.append(UNSET)
     return converted
 
 

@@ -75,18 +75,16 @@ class CheckedChunk:
 
     :param count: the number of rows.
     :param numbers: the number in the source of each customer.
-    :param identities: the id of each customer, or else its lower-case email.
+    :param identities: returns the id of each customer, or else its lower-case email; only some pushes call it.
     :param customers: returns the customers; a pass that only validates does not call it.
     :param invalid: the invalid rows.
-    :param without_id: how many of the customers are identified by their email.
     """
 
     count: int
     numbers: Sequence[int]
-    identities: Sequence[str]
+    identities: Callable[[], Sequence[str]]
     customers: Callable[[], Customers]
     invalid: list[InvalidRow]
-    without_id: int = 0
 
 
 class CheckedRows(Protocol):
@@ -202,8 +200,7 @@ class Converter:
             valid = _valid(faults, block.count)
             numbers, identities = list(compress(numbers, valid)), list(compress(identities, valid))
         invalid = [InvalidRow(first_number + place, faults[place], block.record(place)) for place in sorted(faults)]
-        without_id = _count_without_id(converted, block.count, faults)
-        return CheckedChunk(block.count, numbers, identities, customers, invalid, without_id)
+        return CheckedChunk(block.count, numbers, lambda: identities, customers, invalid)
 
     def _warn_of_unknown(self, name: str, columns: Mapping[Path, Sequence[Any]]) -> None:
         shown = printable_name(name)
@@ -282,13 +279,6 @@ def _valid(faults: Collection[int], count: int) -> list[bool]:
 
 def _is_given(cell: object) -> bool:
     return cell is not None and cell is not UNSET and not (type(cell) is str and not cell)
-
-
-def _count_without_id(columns: Mapping[Path, Sequence[Any]], count: int, faults: Collection[int]) -> int:
-    identifiers = columns.get(_ID)
-    if identifiers is None:
-        return count - len(faults)
-    return 0 if all(identifiers) else sum(not one for one in compress(identifiers, _valid(faults, count)))
 
 
 def _refuse_name(cells: Sequence[Any], faults: dict[int, InvalidCustomerError]) -> Sequence[Any]:

@@ -21,6 +21,11 @@ class Encoded:
 
     lines: list[bytes]
 
+    @property
+    def text(self) -> bytes:
+        """Each of them as JSON, with a line feed after it."""
+        return b"".join(line + b"\n" for line in self.lines)
+
     def __len__(self) -> int:
         return len(self.lines)
 
@@ -49,9 +54,14 @@ class Unencoded:
     encoded: bytes | None = None
 
     @property
+    def text(self) -> bytes:
+        """Each of them as JSON, with a line feed after it."""
+        return _ENCODER.encode_lines(self.objects)
+
+    @property
     def lines(self) -> list[bytes]:
         """Each of them as JSON."""
-        return encode_lines(self.objects)
+        return lines_of(self.text)
 
     def __len__(self) -> int:
         return len(self.objects)
@@ -81,9 +91,14 @@ class AsWritten:
     written: list[bytes]
 
     @property
+    def text(self) -> bytes:
+        """Each of them as JSON in canonical form, whatever its form in the source, with a line feed after it."""
+        return _ENCODER.encode_lines(self.objects)
+
+    @property
     def lines(self) -> list[bytes]:
-        """Each of them as JSON in canonical form, whatever its form in the source."""
-        return encode_lines(self.objects)
+        """Each of them as JSON in canonical form."""
+        return lines_of(self.text)
 
     def __len__(self) -> int:
         return len(self.objects)
@@ -104,9 +119,9 @@ Customers = Encoded | Unencoded | AsWritten
 _ENCODER = msgspec.json.Encoder()
 
 
-def encode_lines(customers: Sequence[object]) -> list[bytes]:
-    """Return each customer as JSON."""
-    lines = _ENCODER.encode_lines(customers).split(b"\n")
+def lines_of(text: bytes) -> list[bytes]:
+    """Return the lines of a text that ends with a line feed."""
+    lines = text.split(b"\n")
     lines.pop()
     return lines
 

@@ -98,6 +98,11 @@ def are_identifiers(identifiers: Sequence[str], column: str) -> bool:
     )
 
 
+def identifiers_of_numbers(numbers: Sequence[int]) -> list[str] | None:
+    """Return whole numbers as ids; None if ``identifier`` has to convert each of them."""
+    return list(map(str, numbers)) if min(numbers) > 0 and max(numbers) < FIRST_HUGE_NUMBER else None
+
+
 def email_address(value: object) -> str:
     """
     Return an email without the blanks around it.

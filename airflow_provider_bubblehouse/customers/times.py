@@ -68,6 +68,22 @@ class Calendar:
         except OverflowError:  # at an end of the calendar, such as 0001-01-01, a common placeholder
             raise InvalidCustomerError(_NOT_OF_CALENDAR) from None
 
+    def local_times(self, values: Sequence[str]) -> list[str] | None:
+        """Convert times in the form that databases write; return None if ``time`` has to convert each value."""
+        count, joined = len(values), "".join(values)
+        if set(map(len, values)) != {_LOCAL_LENGTH} or "24:00:00" in joined:
+            return None
+        separators = "".join(joined[place::_LOCAL_LENGTH] for place in range(4, _LOCAL_LENGTH, 3))
+        if separators.replace("T", " ") != "-" * 2 * count + " " * count + ":" * 2 * count:
+            return None
+        try:
+            offsets = list(map(self._offsets.__getitem__, map(self._utcoffset, map(_from_iso, values))))
+        except ValueError:
+            return None
+        if not all(offsets):
+            return None
+        return [value.replace(" ", "T") + offset for value, offset in zip(values, offsets, strict=True)]
+
     def time_of_change(self, value: object) -> str:
         """Return the time of a change; a date without a time is invalid."""
         if isinstance(value, str):

@@ -176,8 +176,11 @@ def decode_all(texts: Sequence[str], kind: type) -> list[Any] | None:
     # and equal numbers of texts and values mean one value per text.
     if {*map(itemgetter(0), texts)} != {first} or {*map(itemgetter(-1), texts)} != {last}:
         return None
+    lines = "\n".join(texts)
+    if "\\u0000" in lines:  # JSON can contain a NUL only as an escape
+        return None
     try:
-        values = _ANYTHING.decode_lines("\n".join(texts))
+        values = _ANYTHING.decode_lines(lines)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
     return values if len(values) == len(texts) and set(map(type, values)) == {kind} else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 from zlib import crc32
 
 import msgspec
@@ -11,10 +12,12 @@ import msgspec
 from airflow_provider_bubblehouse.customers.encoded import Encoded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from airflow_provider_bubblehouse.customers.converter import CheckedChunk
     from airflow_provider_bubblehouse.customers.encoded import Customers
+
+T = TypeVar("T")
 
 _HEAD, _TAIL, _DEBUG_TAIL = b'{"customers":[', b"]}", b'],"debug":true}'
 
@@ -144,12 +147,12 @@ class LaneRows:
     The valid rows of one lane in a chunk.
 
     :param numbers: their numbers in the source.
-    :param identities: their identities.
+    :param identities: returns their identities.
     :param customers: the customers.
     """
 
     numbers: Sequence[int]
-    identities: Sequence[str]
+    identities: Callable[[], Sequence[str]]
     customers: Customers
 
 
@@ -163,14 +166,14 @@ def partition(chunk: CheckedChunk, lanes: int) -> list[LaneRows]:
     if lanes == 1:
         return [LaneRows(chunk.numbers, chunk.identities, chunk.customers())]
     places: list[list[int]] = [[] for _ in range(lanes)]
-    for place, identity in enumerate(chunk.identities):
+    identities, customers = chunk.identities(), chunk.customers()
+    for place, identity in enumerate(identities):
         places[lane_of(identity, lanes)].append(place)
-    customers = chunk.customers()
     return [
-        LaneRows(
-            [chunk.numbers[place] for place in mine],
-            [chunk.identities[place] for place in mine],
-            customers.pick(mine),
-        )
+        LaneRows(_picked(chunk.numbers, mine), partial(_picked, identities, mine), customers.pick(mine))
         for mine in places
     ]
+
+
+def _picked(values: Sequence[T], places: Sequence[int]) -> list[T]:
+    return [values[place] for place in places]

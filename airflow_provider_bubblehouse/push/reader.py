@@ -86,7 +86,7 @@ class Reader:
         summary, maximum = self._report.summary, self._plan.max_customers
         for chunk in self._chunks(self._on_invalid):
             if self._changes is not None:
-                self._changes.survey(chunk.numbers, chunk.identities, chunk.customers().lines)
+                self._changes.survey(chunk.numbers, chunk.identities(), chunk.customers().lines)
             if maximum is not None and summary.read > maximum:
                 raise PermanentError(
                     f"The source has more than the {plural(maximum, 'row')} that max_customers allows; nothing was "
@@ -238,7 +238,8 @@ class LaneReader:
         if not places:
             return
         numbers, customers = [rows.numbers[place] for place in places], rows.customers.pick(places)
-        changes.send(numbers, [rows.identities[place] for place in places], customers.lines)
+        identities = rows.identities()
+        changes.send(numbers, [identities[place] for place in places], customers.lines)
         yield from self._batcher.add(numbers, customers, [self.position + place + 1 for place in places])
 
     def rest(self) -> Iterator[Batch]:

@@ -13,6 +13,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_bubblehouse.customers.converter import CheckedChunk, InvalidRow
-from airflow_provider_bubblehouse.customers.encoded import Encoded
+from airflow_provider_bubblehouse.customers.encoded import Encoded, lines_of
 from airflow_provider_bubblehouse.customers.identity import identities_of
 from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 from airflow_provider_bubblehouse.formats.blocks import BLOCK_BYTES
@@ -67,14 +68,11 @@ class SpooledSource:
     def _write(self, blocks: Iterable[Block], converter: Converter) -> int:
         count, logged_at = 0, time.monotonic()
         for block in blocks:
-            lines = _lines(converter.check(block, 0))
-            if not lines:
-                continue
-            text = b"\n".join(lines) + b"\n"
+            text = _text(converter.check(block, 0))
             self._file.write(text)
             self._digest.update(text)
             self._size += len(text)
-            count += len(lines)
+            count += block.count
             if time.monotonic() - logged_at >= _LOG_EVERY:
                 logged_at = time.monotonic()
                 log.info("Progress: %s of %s read, none sent.", plural(count, "row"), self._name)
@@ -103,15 +101,15 @@ class SpooledSource:
         self._file.close()
 
 
-def _lines(checked: CheckedChunk) -> list[bytes]:
-    """Return the rows of a chunk as lines, in their order."""
-    customers = checked.customers().lines
+def _text(checked: CheckedChunk) -> bytes:
+    """Return the rows of a chunk in their order, each as a line with a line feed at its end."""
+    customers = checked.customers()
     if not checked.invalid:
-        return customers
-    lines = dict(zip(checked.numbers, customers, strict=True))
+        return customers.text
+    lines = dict(zip(checked.numbers, customers.lines, strict=True))
     for row in checked.invalid:  # msgspec does not encode text that is not UTF-8
         lines[row.number] = json.dumps([row.error.reason, row.error.field, in_json(row.record)]).encode()
-    return [line for _, line in sorted(lines.items())]
+    return Encoded([line for _, line in sorted(lines.items())]).text
 
 
 class _Identity(msgspec.Struct, gc=False):
@@ -140,8 +138,7 @@ class SpooledRows:
 
         :param first_number: the number of the first one in the source.
         """
-        lines = self.text.split(b"\n")
-        lines.pop()
+        lines = lines_of(self.text)
         count = len(lines)
         numbers: Sequence[int] = range(first_number, first_number + count)
         invalid = []
@@ -150,15 +147,13 @@ class SpooledRows:
             invalid = list(map(_invalid, compress(numbers, is_invalid), compress(lines, is_invalid)))
             is_valid = [not one for one in is_invalid]
             numbers, lines = list(compress(numbers, is_valid)), list(compress(lines, is_valid))
-        customers = _IDENTITIES.decode_lines(b"\n".join(lines) if invalid else self.text)
-        return CheckedChunk(
-            count=count,
-            numbers=numbers,
-            identities=identities_of([one.id for one in customers], [one.email for one in customers]),
-            customers=lambda: Encoded(lines),
-            invalid=invalid,
-            without_id=sum(one.id is None for one in customers),
-        )
+        customers = Encoded(lines)
+        return CheckedChunk(count, numbers, partial(_identities, customers), lambda: customers, invalid)
+
+
+def _identities(customers: Encoded) -> list[str]:
+    decoded = _IDENTITIES.decode_lines(customers.text)
+    return identities_of([one.id for one in decoded], [one.email for one in decoded])
 
 
 def _invalid(number: int, line: bytes) -> InvalidRow:

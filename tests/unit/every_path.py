@@ -38,7 +38,7 @@ def verdicts(source: Any, converter: Converter) -> list[Verdict]:
         customers = checked.customers()
         lines = [json.loads(line) for line in customers.lines]
         assert json.loads(b"[" + customers.joined() + b"]") == lines
-        for number, identity, line in zip(checked.numbers, checked.identities, lines, strict=True):
+        for number, identity, line in zip(checked.numbers, checked.identities(), lines, strict=True):
             found[number] = ("sent", identity, line)
         for row in checked.invalid:
             found[row.number] = ("invalid", (row.error.field or "").partition(".")[0])

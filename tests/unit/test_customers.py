@@ -596,7 +596,7 @@ def test_a_row_that_is_too_large_is_invalid_and_its_neighbours_are_not():
     rows = [{"id": "1"}, {"id": "2", "first_name": "x" * 200}, {"id": "3"}, {"id": "0"}]
     (block,) = ListSource(rows).chunks()
     checked = Converter(largest=100).check(block, 1)
-    assert (list(checked.numbers), checked.identities) == ([1, 3], ["1", "3"])
+    assert (list(checked.numbers), checked.identities()) == ([1, 3], ["1", "3"])
     assert checked.customers().lines == [b'{"id":"1"}', b'{"id":"3"}']
     assert [(row.number, row.record) for row in checked.invalid] == [(2, rows[1]), (4, rows[3])]
 

@@ -48,7 +48,7 @@ def verdict(row: dict[str, Any], converter: Converter) -> dict[str, Any]:
     checked = converter.check(block, 1)
     if checked.invalid:
         return {"invalid": checked.invalid[0].error.field}
-    (line,), (identity,) = checked.customers().lines, checked.identities
+    (line,), (identity,) = checked.customers().lines, checked.identities()
     return {"sent": json.loads(line), "identity": identity, "lane": lane_of(identity, 8)}
 
 
