@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import UNSET
@@ -71,7 +72,7 @@ def read_csv(
         if table is not None and not rest and not parser.is_needed_for(block):
             found = table.block_of_lines(block)
             if found is not None:
-                lines += block.count(b"\n") or block.count(b"\r")
+                lines += found.count
                 yield found
                 continue
         # Bytes that are not UTF-8 become lone surrogates, so that the rules find the field that they are in.
@@ -80,7 +81,7 @@ def read_csv(
         if table is None and rows:
             table = _table(file, [parser.unescaped(column) for column in rows.pop(0)])
         if table is not None and rows:
-            yield table.block_of_rows(rows, text)
+            yield table.block_of_rows(rows, text, are_lines=len(rows) == whole)
         lines += whole
         if fault:
             raise _broken_csv_error(file, lines + 1, fault, rest, in_header=table is None)
@@ -262,8 +263,8 @@ class Table:
         """
         Split rows without quotes at their delimiters.
 
-        :param block: whole lines; empty lines are not rows.
-        :return: the rows, None if they are not UTF-8.
+        :param block: whole lines.
+        :return: the rows, one in each line; None if the csv module has to split them.
         """
         delimiter, width = self._dialect.delimiter, self._width
         try:
@@ -272,33 +273,40 @@ class Table:
             return None
         end, cell = "\r\n" if "\r" in lines else "\n", f"{delimiter}\n{delimiter}"
         text = lines.replace(end, cell)
-        count, cells = text.count("\n"), text.split(delimiter)
-        # All line feeds are cells of their own now, unless the rows end in several ways: then fewer were replaced. If
-        # each of them has the right place, all rows have the right width.
-        ends_alike = len(text) - len(lines) == count * (len(cell) - len(end)) and "\r" not in text
-        fits = len(cells) == count * (width + 1) + 1 and cells[width :: width + 1].count("\n") == count
-        if not (ends_alike and fits) or not block.endswith(b"\n") or (width == 1 and "" in cells[:-1]):
-            text = lines.replace("\r\n", "\n").replace("\r", "\n")
-            return self.block_of_rows([line.split(delimiter) for line in text.split("\n") if line], text)
-        columns = {path: cells[place : -1 : width + 1] for path, place in self._places.items()}
-        may_be_blank = not text.isascii() or any(blank in text for blank in self._blanks)
-        return self._block(columns, count, text, may_be_blank=may_be_blank)
+        count, cells = (len(text) - len(lines)) // (len(cell) - len(end)), text.split(delimiter)
+        if "\r" in text or (end == "\r\n" and text.count("\n") > count):  # rows that end in several ways
+            return None
+        # Each line end is a cell of its own now. If all of them have the right place, all rows have the right width.
+        if len(cells) != count * (width + 1) + 1 or cells[width :: width + 1].count("\n") != count or cells[-1]:
+            return None
+        if width == 1 and "" in cells[:-1]:  # an empty line is not a row
+            return None
+        return self._block(self._columns(cells, width + 1), count, text, may_be_blank=self._may_have_blanks(text))
 
-    def block_of_rows(self, rows: list[list[str]], text: str) -> Block:
+    def block_of_rows(self, rows: list[list[str]], text: str, *, are_lines: bool) -> Block:
         """
         Return rows that are already split into cells.
 
         :param rows: the cells of each row.
         :param text: the text of the rows.
+        :param are_lines: whether each of the rows is one line, so that no cell contains a line end.
         """
         broken: dict[int, InvalidCustomerError] = {}
         if set(map(len, rows)) != {self._width}:
             nothing = [""] * self._width
             broken = {place: self._wrong_width(row) for place, row in enumerate(rows) if len(row) != self._width}
             rows = [nothing if place in broken else row for place, row in enumerate(rows)]
-        cells = list(zip(*rows, strict=True)) or [()] * self._width
-        columns = {path: cells[place] for path, place in self._places.items()}
-        return self._block(columns, len(rows), text, broken, may_be_blank=True)
+        columns = self._columns(list(chain.from_iterable(rows)), self._width)
+        may_be_blank = not are_lines or self._may_have_blanks(text)
+        return self._block(columns, len(rows), text, broken, may_be_blank=may_be_blank)
+
+    def _columns(self, cells: Sequence[str], width: int) -> Mapping[Path | str, Sequence[str]]:
+        last = len(cells) - len(cells) % width
+        return {path: cells[place:last:width] for path, place in self._places.items()}
+
+    def _may_have_blanks(self, text: str) -> bool:
+        """Return whether a text may have blanks besides its line ends."""
+        return not text.isascii() or any(blank in text for blank in self._blanks)
 
     def _wrong_width(self, row: list[str]) -> InvalidCustomerError:
         names = "the header has" if self._dialect.column_names is None else "column_names has"
