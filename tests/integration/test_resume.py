@@ -570,15 +570,14 @@ def refuse(monkeypatch, *ids: str) -> None:
 
     def strict_check(self, chunk, first_number):
         checked = check(self, chunk, first_number)
-        places = [place for place, identity in enumerate(checked.identities) if identity not in ids]
-        refused = [
-            number for number, identity in zip(checked.numbers, checked.identities, strict=True) if identity in ids
-        ]
+        identities = checked.identities()
+        places = [place for place, identity in enumerate(identities) if identity not in ids]
+        refused = [number for number, identity in zip(checked.numbers, identities, strict=True) if identity in ids]
         customers = checked.customers().pick(places)
         return replace(
             checked,
             numbers=[checked.numbers[place] for place in places],
-            identities=[checked.identities[place] for place in places],
+            identities=lambda: [identities[place] for place in places],
             customers=lambda: customers,
             invalid=[InvalidRow(number, InvalidCustomerError("is not accepted", "id"), None) for number in refused],
         )

@@ -96,7 +96,9 @@ def pushed(source, **kwargs) -> list[tuple]:
     for chunk in source.chunks():
         checked = converter(**kwargs).check(chunk, number)
         number += checked.count
-        made |= dict(zip(checked.numbers, zip(checked.identities(), checked.customers().lines, strict=True), strict=True))
+        made |= dict(
+            zip(checked.numbers, zip(checked.identities(), checked.customers().lines, strict=True), strict=True)
+        )
         made |= {row.number: (row.error.field, row.error.reason) for row in checked.invalid}
     assert sorted(made) == list(range(1, number))
     return [made[row] for row in range(1, number)]
