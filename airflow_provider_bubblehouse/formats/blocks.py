@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 1000  # rows per chunk; enough that the cost of a chunk is small compared with that of its rows
 BLOCK_BYTES = 128 * 1024  # processed at once: enough that the cost of a block is small, and it stays in the CPU's cache
-READ_BYTES = 2 * BLOCK_BYTES  # read at once; each read switches to the threads of the lanes, which costs more
+READ_BYTES = 4 * BLOCK_BYTES  # read at once; each read switches to the threads of the lanes, which costs more
 MAX_ROW_BYTES = 16 * 1024 * 1024  # far larger than any call; bounds the memory for a file without line ends
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from airflow_provider_bubblehouse.customers.invalid import InvalidCustomerError
 from airflow_provider_bubblehouse.customers.records import blocks_of
 from airflow_provider_bubblehouse.errors import PermanentError
-from airflow_provider_bubblehouse.formats.blocks import BLOCK_BYTES, CHUNK_ROWS, MAX_ROW_BYTES, READ_BYTES
+from airflow_provider_bubblehouse.formats.blocks import BLOCK_BYTES, CHUNK_ROWS, MAX_ROW_BYTES
 from airflow_provider_bubblehouse.formats.json_text import (
     CUT_OFF,
     PYTHON_DECODER,
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from airflow_provider_bubblehouse.customers.blocks import Block, Path
+
+_CHUNK_CHARACTERS = 2 * BLOCK_BYTES  # fewer rows of a chunk, if they are large
 
 
 def read_json(name: str, stream: BinaryIO, columns: Mapping[str, Path] | None) -> Iterator[Block]:
@@ -57,7 +59,7 @@ def _read_rows(name: str, stream: BinaryIO) -> Iterator[list[object]]:
                 raise _NotJsonError(TRAILING_COMMA)
             some.append(scanner.value())
             separator = scanner.take()
-            if len(some) == CHUNK_ROWS or scanner.taken - begin >= READ_BYTES:
+            if len(some) == CHUNK_ROWS or scanner.taken - begin >= _CHUNK_CHARACTERS:
                 yield some
                 some, begin = [], scanner.taken
         if separator != "]":

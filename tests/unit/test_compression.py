@@ -90,7 +90,7 @@ def test_a_damaged_file_is_refused_by_name_and_compression(tmp_path, compress, d
 
 @compressions
 def test_a_compressed_file_comes_in_chunks_and_tells_the_share_that_is_read(tmp_path, compress):
-    numbers = b"".join(b"%d\n" % (number * 7919) for number in range(300_000))
+    numbers = b"".join(b"%d\n" % (number * 7919) for number in range(600_000))
     (tmp_path / "a.csv").write_bytes(compress(b"id\n" + numbers))
     chunked = FileSource(LOCAL, str(tmp_path / "a.csv"))
     shares = [chunked.share_read() for _ in chunked.chunks()]

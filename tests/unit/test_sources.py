@@ -151,7 +151,7 @@ def test_files_of_a_glob_are_read_in_the_order_of_their_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("a.jsonl", b'{"id": "1"}\n' * 200_000), ("a.csv", b"id\n" + b"1\n" * 200_000)]
+    ("name", "content"), [("a.jsonl", b'{"id": "1"}\n' * 200_000), ("a.csv", b"id\n" + b"1\n" * 400_000)]
 )
 def test_a_file_comes_in_chunks_and_tells_the_share_that_is_read(tmp_path, name, content):
     chunked = source(written(tmp_path, name, content))
