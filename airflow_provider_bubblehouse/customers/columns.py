@@ -137,16 +137,20 @@ def _convert_each(
     converted: list[Any] = []
     results = map(_each_once(convert, cells), cells)
     while len(converted) < len(cells):
+        fault: Exception | None = None
         try:
-            converted.extend(results)  # up to the next value that cannot be converted
+            converted.extend(results)  # keeps what comes before a value that cannot be converted
         except Exception as error:  # noqa: BLE001  an object may raise anything when it is inspected
-            cell = cells[len(converted)]
-            if blank_is_empty and issubclass(type(cell), str) and not str.strip(cell):
-                converted.append("")
-            else:
-                within = error.field if isinstance(error, InvalidCustomerError) else None  # an object of the column
-                faults.setdefault(places[len(converted)], InvalidCustomerError(_reason(cell, error), within or name))
-                converted.append(UNSET)
+            fault = error
+        if len(converted) == len(cells):
+            break
+        cell = cells[len(converted)]  # has raised the fault, or StopIteration, which ends the iteration silently
+        if blank_is_empty and issubclass(type(cell), str) and not str.strip(cell):
+            converted.append("")
+        else:
+            within = fault.field if isinstance(fault, InvalidCustomerError) else None  # an object of the column
+            faults.setdefault(places[len(converted)], InvalidCustomerError(_reason(cell, fault), within or name))
+            converted.append(UNSET)
     return converted
 
 
@@ -169,7 +173,7 @@ def _each_once(rule: Callable[[Any], Any], cells: Sequence[Any]) -> Callable[[An
     return rule
 
 
-def _reason(cell: object, error: Exception) -> str:
+def _reason(cell: object, error: Exception | None) -> str:
     if type(cell) is InvalidCustomerError:  # the source could not read this cell
         return cell.reason
     if issubclass(type(cell), float) and not math.isfinite(cell):  # type: ignore[arg-type]

@@ -63,7 +63,6 @@ _SCALAR = str | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | bool |
 _SHALLOW = _SCALAR | list[_SCALAR] | dict[str, _SCALAR]
 _JSON = _SCALAR | list[_SHALLOW] | dict[str, _SHALLOW]  # the rule checks deeper values one by one
 
-
 AtOnce = Mapping[type, Callable[[Sequence[Any]], Sequence[Any] | None]]
 _NOT_AT_ONCE: AtOnce = MappingProxyType({})
 

@@ -71,7 +71,7 @@ class Calendar:
     def local_times(self, values: Sequence[str]) -> list[str] | None:
         """Convert times in the form that databases write; return None if ``time`` has to convert each value."""
         count, joined = len(values), "".join(values)
-        if set(map(len, values)) != {_LOCAL_LENGTH} or "24:00:00" in joined:
+        if set(map(len, values)) != {_LOCAL_LENGTH} or "24:00:00" in joined:  # Python accepts this from 3.14 on
             return None
         separators = "".join(joined[place::_LOCAL_LENGTH] for place in range(4, _LOCAL_LENGTH, 3))
         if separators.replace("T", " ") != "-" * 2 * count + " " * count + ":" * 2 * count:

@@ -253,7 +253,6 @@ class Table:
         names = ",".join(name for path in (*paths, *nested) for name in path)
         self._not_utf8_names = "" if are_clean_texts([names]) else self._not_utf8(names)
         self._canonical = CanonicalFields(paths, texts_only=True)
-        self._blanks = _BLANKS.replace(file.dialect.delimiter, "")
         # The maximum size in bytes of the names in a row as JSON, with the additions of rules to values.
         self._names_size = sum(
             len(name) * _LONGEST_ESCAPE + _LONGEST_ADDITION for path in (*paths, *nested) for name in path
@@ -277,11 +276,13 @@ class Table:
         if "\r" in text or (end == "\r\n" and text.count("\n") > count):  # rows that end in several ways
             return None
         # Each line end is a cell of its own now. If all of them have the right place, all rows have the right width.
-        if len(cells) != count * (width + 1) + 1 or cells[width :: width + 1].count("\n") != count or cells[-1]:
+        if cells.pop() or len(cells) != count * (width + 1) or cells[width :: width + 1].count("\n") != count:
             return None
-        if width == 1 and "" in cells[:-1]:  # an empty line is not a row
+        if width == 1 and "" in cells:  # an empty line is not a row
             return None
-        return self._block(self._columns(cells, width + 1), count, text, may_be_blank=self._may_have_blanks(text))
+        columns = {path: cells[place :: width + 1] for path, place in self._places.items()}
+        may_be_blank = _may_have_blanks(text, _BLANKS.replace(delimiter, ""))
+        return self._block(columns, count, text, may_be_blank=may_be_blank)
 
     def block_of_rows(self, rows: list[list[str]], text: str, *, are_lines: bool) -> Block:
         """
@@ -296,17 +297,10 @@ class Table:
             nothing = [""] * self._width
             broken = {place: self._wrong_width(row) for place, row in enumerate(rows) if len(row) != self._width}
             rows = [nothing if place in broken else row for place, row in enumerate(rows)]
-        columns = self._columns(list(chain.from_iterable(rows)), self._width)
-        may_be_blank = not are_lines or self._may_have_blanks(text)
+        cells = list(chain.from_iterable(rows))
+        columns = {path: cells[place :: self._width] for path, place in self._places.items()}
+        may_be_blank = not are_lines or _may_have_blanks(text, _BLANKS)  # the delimiter, too: a cell may contain it
         return self._block(columns, len(rows), text, broken, may_be_blank=may_be_blank)
-
-    def _columns(self, cells: Sequence[str], width: int) -> Mapping[Path | str, Sequence[str]]:
-        last = len(cells) - len(cells) % width
-        return {path: cells[place:last:width] for path, place in self._places.items()}
-
-    def _may_have_blanks(self, text: str) -> bool:
-        """Return whether a text may have blanks besides its line ends."""
-        return not text.isascii() or any(blank in text for blank in self._blanks)
 
     def _wrong_width(self, row: list[str]) -> InvalidCustomerError:
         names = "the header has" if self._dialect.column_names is None else "column_names has"
@@ -368,6 +362,10 @@ class Table:
         if is_utf8:
             return f"is not UTF-8 text; save the source as UTF-8, or set {advice}"
         return f"is not {self._dialect.encoding.upper()} text; set {advice}"
+
+
+def _may_have_blanks(text: str, blanks: str) -> bool:
+    return not text.isascii() or any(blank in text for blank in blanks)
 
 
 def _without(nulls: Set[str], cells: Sequence[str]) -> Sequence[str]:

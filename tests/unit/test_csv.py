@@ -334,6 +334,15 @@ PIECES = [
 ]
 
 
+@pytest.mark.parametrize("blank", ["\t", " ", "\n", "\r\n", "\xa0", "\t \n"])
+@pytest.mark.parametrize("delimiter", ["\t", " ", ","])
+def test_a_cell_of_blanks_in_quotes_is_absent_even_if_they_are_delimiters(blank, delimiter):
+    rows = "".join(f'"{number}"{delimiter}"{blank}"\n' for number in (1, 2))
+    chunked = source(rows.encode(), delimiter=delimiter, column_names=["id", "phone"])
+    (block,) = chunked.chunks()
+    assert list(block.columns["phone",]) == [UNSET, UNSET]
+
+
 @given(
     pieces=st.lists(st.sampled_from(PIECES)),
     delimiter=st.sampled_from([",", ";", "\t", "é", " "]),

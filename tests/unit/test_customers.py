@@ -365,6 +365,14 @@ class Broken:
         raise RuntimeError("of the object's own")
 
 
+class Exhausted:
+    """Raises what ends an iteration without a word."""
+
+    @property
+    def __class__(self):
+        raise StopIteration
+
+
 class BrokenText(str):
     """Text whose methods raise."""
 
@@ -405,6 +413,7 @@ OF_NO_FIELD = {
     "numpy.ndarray": np.array([1, 2]),
     "pandas.*Series": pd.Series([1, 2]),
     "Broken": Broken(),
+    "Exhausted": Exhausted(),
     "object": object(),
     "bytes": b"bytes",
     "set": {1, 2},
