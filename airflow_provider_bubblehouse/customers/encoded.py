@@ -42,7 +42,25 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Unencoded:
+class _Objects:
+    objects: list[object]
+
+    @property
+    def text(self) -> bytes:
+        """Each of them as JSON in canonical form, with a line feed after it."""
+        return _ENCODER.encode_lines(self.objects)
+
+    @property
+    def lines(self) -> list[bytes]:
+        """Each of them as JSON in canonical form."""
+        return lines_of(self.text)
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+
+@dataclass(frozen=True, slots=True)
+class Unencoded(_Objects):
     """
     Customers that are encoded together, as the list in which they are sent; this is faster than one by one.
 
@@ -50,21 +68,7 @@ class Unencoded:
     :param encoded: the customers as JSON with commas between; None if they are not encoded yet.
     """
 
-    objects: list[object]
     encoded: bytes | None = None
-
-    @property
-    def text(self) -> bytes:
-        """Each of them as JSON, with a line feed after it."""
-        return _ENCODER.encode_lines(self.objects)
-
-    @property
-    def lines(self) -> list[bytes]:
-        """Each of them as JSON."""
-        return lines_of(self.text)
-
-    def __len__(self) -> int:
-        return len(self.objects)
 
     def __getitem__(self, part: slice) -> Unencoded:
         return self if _is_all(part, len(self)) else Unencoded(self.objects[part])
@@ -79,7 +83,7 @@ class Unencoded:
 
 
 @dataclass(frozen=True, slots=True)
-class AsWritten:
+class AsWritten(_Objects):
     """
     Customers whose JSON in the source is sent unchanged; this is faster than encoding them.
 
@@ -87,21 +91,7 @@ class AsWritten:
     :param written: the JSON of each customer in the source. It may have blanks, and its fields in any order.
     """
 
-    objects: list[object]
     written: list[bytes]
-
-    @property
-    def text(self) -> bytes:
-        """Each of them as JSON in canonical form, whatever its form in the source, with a line feed after it."""
-        return _ENCODER.encode_lines(self.objects)
-
-    @property
-    def lines(self) -> list[bytes]:
-        """Each of them as JSON in canonical form."""
-        return lines_of(self.text)
-
-    def __len__(self) -> int:
-        return len(self.objects)
 
     def __getitem__(self, part: slice) -> AsWritten:
         return self if _is_all(part, len(self)) else AsWritten(self.objects[part], self.written[part])
