@@ -126,6 +126,7 @@ def test_a_broken_row_is_named_by_the_line_of_the_file(content, options, line):
         (b"1,2\r\n3\r4\r\n5,6,\n", ["id", "phone"], [2, 3, 4]),
         (b"1\r2,\n", ["id", "phone"], [1]),
         (b"1,2\n3,4\r\n5,6\n", ["id", "phone"], []),
+        (b"1,2\n3\r\n4,5\r\n", ["id", "phone"], [2]),
     ],
 )
 def test_line_ends_of_several_kinds_end_the_rows_that_python_sees(content, names, invalid):
