@@ -108,8 +108,8 @@ def test_row_numbers_count_neither_skipped_lines_nor_header_nor_blank_lines(cont
         (b'note\n\nid,phone\n1,2\n3,"4"x\n', {"skip_rows": 2}, 5),
         (b'note\r\n\r\n1,2\r\n3,"4"x\r\n', {"skip_rows": 2, "column_names": ["id", "phone"]}, 4),
         (b"note\rid;phone\r1;'2\r3;4\r", {"skip_rows": 1, "quote_char": "'", "delimiter": ";"}, 3),
-        (b"id,phone\n1,2\n" + b"1,2\n" * 50_000 + b'3,"4"x\n', {}, 50_003),
-        (b"id,phone\r\n1,2\r\n" + b"1,2\r\n" * 50_000 + b'3,"4"x\r\n', {}, 50_003),
+        (b"id,phone\n1,2\n" + b"1,2\n" * 150_000 + b'3,"4"x\n', {}, 150_003),
+        (b"id,phone\r\n1,2\r\n" + b"1,2\r\n" * 150_000 + b'3,"4"x\r\n', {}, 150_003),
     ],
 )
 def test_a_broken_row_is_named_by_the_line_of_the_file(content, options, line):
@@ -127,9 +127,12 @@ def test_a_broken_row_is_named_by_the_line_of_the_file(content, options, line):
         (b"1\r2,\n", ["id", "phone"], [1]),
         (b"1,2\n3,4\r\n5,6\n", ["id", "phone"], []),
         (b"1,2\n3\r\n4,5\r\n", ["id", "phone"], [2]),
+        (b"1\r2,3\r\n4,5\r\n", ["id", "phone"], [1]),
+        (b"1,2,3\n4\n", ["id", "phone"], [1, 2]),  # as many cells as two rows should have
+        (b"1\n\n2\n0\n", ["id"], [3]),
     ],
 )
-def test_line_ends_of_several_kinds_end_the_rows_that_python_sees(content, names, invalid):
+def test_lines_are_the_rows_that_python_sees(content, names, invalid):
     assert list(faults(source(content, column_names=names))) == invalid
 
 

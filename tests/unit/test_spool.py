@@ -227,3 +227,9 @@ def test_a_duplicate_column_that_is_not_sent_is_accepted():
 def test_a_query_without_rows_gives_none():
     assert pushed(spooled(("id",), [])) == []
     assert spooled(("id",), []).share_read() is None
+
+
+def test_the_log_says_how_many_rows_were_read_valid_or_not(caplog):
+    caplog.set_level("INFO")
+    spooled(("id",), [("1",), ("0",), ("3",)])
+    assert "Read 3 rows of the query into a temporary file of 0.0 MiB." in caplog.messages
