@@ -88,14 +88,26 @@ class Attempts:
                         raise
                     limited += 1
 
+        started = time.monotonic()
+        try:
+            return call_within_rate_limit()  # usually the only attempt; tenacity would make it noticeably slower
+        except BubblehouseTransientError as error:
+            failed = [error]
+
+        def call_again() -> T:
+            if failed:  # the first attempt, so that tenacity counts it and waits after it
+                raise failed.pop()
+            return call_within_rate_limit()
+
+        left = self.max_seconds - (time.monotonic() - started)
         result: T = tenacity.Retrying(
             retry=tenacity.retry_if_exception(self._is_worth_a_wait),
-            stop=tenacity.stop_after_attempt(self.max_attempts) | tenacity.stop_before_delay(self.max_seconds),
+            stop=tenacity.stop_after_attempt(self.max_attempts) | tenacity.stop_before_delay(left),
             wait=_wait,
             sleep=self._sleep,
             before_sleep=self._log_wait,
             reraise=True,
-        )(call_within_rate_limit)
+        )(call_again)
         return result
 
     def _is_worth_a_wait(self, error: BaseException) -> bool:

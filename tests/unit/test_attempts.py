@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from threading import Event
 
 import pytest
@@ -119,6 +120,22 @@ def test_a_wait_that_would_end_too_late_is_not_begun():
     with pytest.raises(BubblehouseTransientError):
         line.run(max_seconds=29)
     assert (line.calls, line.waits) == (1, [])
+
+
+@pytest.mark.parametrize(("max_seconds", "calls"), [(34, 1), (36, 2)])
+def test_the_time_of_the_first_call_counts_as_well(monkeypatch, max_seconds, calls):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    class SlowLine(Line):
+        def send(self) -> str:
+            now[0] += 20
+            return super().send()
+
+    line = SlowLine(transient(retry_after=15), BubblehousePermanentError("No.", status=400))
+    with pytest.raises((BubblehouseTransientError, BubblehousePermanentError)):
+        line.run(max_seconds=max_seconds)
+    assert line.calls == calls
 
 
 def test_each_wait_is_logged_with_its_cause_and_attempt(caplog):
