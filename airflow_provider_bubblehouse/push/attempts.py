@@ -92,17 +92,27 @@ class Attempts:
         try:
             return call_within_rate_limit()  # usually the only attempt; tenacity would make it noticeably slower
         except BubblehouseTransientError as error:
-            failed = [error]
+            first = error
+        return self._try_again(first, call_within_rate_limit, self.max_seconds - (time.monotonic() - started))
+
+    def _try_again(self, first: BubblehouseTransientError, call: Callable[[], T], seconds: float) -> T:
+        """
+        Make the other attempts, if there may be any.
+
+        :param first: the error of the first attempt.
+        :param call: makes one attempt.
+        :param seconds: a wait that would end later than so many seconds from now is not begun.
+        """
+        failed = [first]
 
         def call_again() -> T:
             if failed:  # the first attempt, so that tenacity counts it and waits after it
                 raise failed.pop()
-            return call_within_rate_limit()
+            return call()
 
-        left = self.max_seconds - (time.monotonic() - started)
         result: T = tenacity.Retrying(
             retry=tenacity.retry_if_exception(self._is_worth_a_wait),
-            stop=tenacity.stop_after_attempt(self.max_attempts) | tenacity.stop_before_delay(left),
+            stop=tenacity.stop_after_attempt(self.max_attempts) | tenacity.stop_before_delay(seconds),
             wait=_wait,
             sleep=self._sleep,
             before_sleep=self._log_wait,
