@@ -166,7 +166,9 @@ class _Parser:
         lines = list(io.StringIO(text, newline=""))
         rows: list[list[str]] = []
         whole, fault = 0, ""
-        limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)
+        quote = self._format["quotechar"]
+        may_span_blocks = self._escape is not None or (quote is not None and quote in text)
+        limit = csv.field_size_limit(_MAX_CELL_CHARACTERS if may_span_blocks else len(text))
         try:
             reader = csv.reader(self._with_escapes_kept(text, lines), **self._format)
             for row in reader:

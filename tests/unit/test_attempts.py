@@ -77,12 +77,13 @@ def test_a_transient_error_is_retried_until_it_succeeds():
     assert (line.calls, line.retries, len(line.waits)) == (3, 2, 2)
 
 
+@pytest.mark.parametrize("earlier", [0, 1, 2])
 @pytest.mark.parametrize("kind", [BubblehousePermanentError, BubblehouseRejectedError, BubblehouseRateLimitError])
-def test_a_permanent_error_is_never_tried_again(kind):
-    line = Line(transient(), kind("No.", status=400))
+def test_a_permanent_error_is_never_tried_again(kind, earlier):
+    line = Line(*(transient() for _ in range(earlier)), kind("No.", status=400))
     with pytest.raises(kind) as caught:
         line.run()
-    assert (line.calls, caught.value.attempts) == (2, 2)
+    assert (line.calls, caught.value.attempts) == (earlier + 1, earlier + 1)
 
 
 def test_the_last_attempts_error_is_raised_with_their_number():

@@ -136,6 +136,13 @@ def test_lines_are_the_rows_that_python_sees(content, names, invalid):
     assert list(faults(source(content, column_names=names))) == invalid
 
 
+@pytest.mark.parametrize("other", [b"", b",x"])
+def test_a_cell_of_more_than_a_million_characters_without_quotes_ends_no_file(other):
+    long = b"2," + b"x" * 1_100_000 + other + b"\n"
+    found = faults(source(b"1,2\n" + long + b"0,4\n", column_names=["id", "phone"]))
+    assert found.keys() == ({2, 3} if other else {3})
+
+
 MAP = {"CustomerId": "id", "City": "extras.city"}
 
 
